@@ -1,0 +1,160 @@
+// Vector exp, log, sigmoid, tanh and silu for float lanes, for use inside other kernels.
+//
+// Per-target include guard as in Highway: include between HWY_BEFORE_NAMESPACE files only through
+// foreach_target.h. Error bounds hold for every float input and are proved in math_test.cc. A result
+// whose magnitude is below 2^-126 may be flushed to zero; infinity and NaN propagate as in the limit.
+#if defined(LANEWISE_KERNELS_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATH_INL_H_
+#undef LANEWISE_KERNELS_MATH_INL_H_
+#else
+#define LANEWISE_KERNELS_MATH_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace math {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Below kExpLow, e^x < 2^-126 and is flushed; above kExpHigh, e^x overflows.
+inline constexpr float kExpLow = -87.3365402f;
+inline constexpr float kExpHigh = 88.7228317f;
+inline constexpr float kLog2E = 1.44269504088896341f;
+// ln 2 in two parts: the high one has 9 significant bits, so that n * kLn2High is exact for |n| < 2^15.
+inline constexpr float kLn2High = 0.693359375f;
+inline constexpr float kLn2Low = -2.12194440054690583e-4f;
+// Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low mantissa bits.
+inline constexpr float kRoundMagic = 12582912.0f;
+
+// e^r for |r| <= ln(2)/2: Taylor's first two terms, then a minimax fit of degree 4 (3e-9 relative).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpReduced(D d, V r) {
+  V p = hn::MulAdd(hn::Set(d, 0.00138145868f), r, hn::Set(d, 0.00836871658f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.0416683874f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.166665211f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.499999935f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  return hn::MulAdd(p, r, hn::Set(d, 1.0f));
+}
+
+// x - n ln 2, where n is already rounded.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ReduceByLn2(D d, V x, V n) {
+  const V r = hn::NegMulAdd(n, hn::Set(d, kLn2High), x);
+  return hn::NegMulAdd(n, hn::Set(d, kLn2Low), r);
+}
+
+}  // namespace math
+
+// e^x, at most 1 ULP. Results below 2^-126 are 0; Exp(-inf) = 0, Exp(inf) = inf, Exp(NaN) = NaN.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Exp(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::RebindToUnsigned<D> du;
+  const V magic = hn::Set(d, math::kRoundMagic);
+  const V t = hn::MulAdd(x, hn::Set(d, math::kLog2E), magic);
+  const V p = math::ExpReduced(d, math::ReduceByLn2(d, x, hn::Sub(t, magic)));
+  // Adding n to the exponent field also covers n = 128, whose power of two is not a float.
+  V y = hn::BitCast(d, hn::Add(hn::BitCast(du, p), hn::ShiftLeft<23>(hn::BitCast(du, t))));
+  y = hn::IfThenElseZero(hn::Ge(x, hn::Set(d, math::kExpLow)), y);
+  // Everything that is not <= kExpHigh is too large or NaN: the product is inf or NaN.
+  return hn::IfThenElse(hn::Le(x, hn::Set(d, math::kExpHigh)), y,
+                        hn::Mul(x, hn::Set(d, 3.40282347e38f)));
+}
+
+// e^x for x <= 88 (x - max in a softmax, clamped keys), at most 1 ULP and cheaper than Exp.
+// Results below 2^-126 are 0; -inf gives 0, NaN gives NaN; x > 88 is meaningless.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V ExpNoOverflow(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::RebindToUnsigned<D> du;
+  const V magic = hn::Set(d, math::kRoundMagic + 127.0f);  // with the exponent's bias
+  const V t = hn::MulAdd(x, hn::Set(d, math::kLog2E), magic);
+  const V p = math::ExpReduced(d, math::ReduceByLn2(d, x, hn::Sub(t, magic)));
+  const V y = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t))));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), y);
+}
+
+// Natural logarithm, at most 1 ULP, denormal inputs included (unless the CPU reads them as zero).
+// Log(0) = -inf, Log(inf) = inf, Log(x < 0) = NaN, Log(NaN) = NaN.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Log(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::RebindToSigned<D> di;
+  const auto tiny = hn::Lt(x, hn::Set(d, 1.17549435e-38f));
+  const V scaled = hn::IfThenElse(tiny, hn::Mul(x, hn::Set(d, 8388608.0f)), x);
+  const auto bits = hn::BitCast(di, scaled);
+  // Mantissa in [2/3, 4/3): subtract the bits of 2/3, whose exponent field then holds the power.
+  const auto power = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, int32_t{0x3F2AAAAB})));
+  const V m = hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(power)));
+  V n = hn::ConvertTo(d, power);
+  n = hn::Sub(n, hn::IfThenElseZero(tiny, hn::Set(d, 23.0f)));
+  const V f = hn::Sub(m, hn::Set(d, 1.0f));
+  const V f2 = hn::Mul(f, f);
+  V p = hn::MulAdd(hn::Set(d, 0.1200715f), f, hn::Set(d, -0.12845067f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.10754236f));
+  p = hn::MulAdd(p, f, hn::Set(d, -0.12195776f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.14304457f));
+  p = hn::MulAdd(p, f, hn::Set(d, -0.16679578f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.19999598f));
+  p = hn::MulAdd(p, f, hn::Set(d, -0.24999820f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.33333336f));
+  // n ln2 + f - f^2/2 + f^3 p, smallest terms first.
+  V y = hn::MulAdd(n, hn::Set(d, math::kLn2Low), hn::Mul(hn::Mul(f, f2), p));
+  y = hn::NegMulAdd(hn::Set(d, 0.5f), f2, y);
+  y = hn::MulAdd(n, hn::Set(d, math::kLn2High), hn::Add(f, y));
+  // 0, infinity, NaN and negative inputs.
+  const V inf = hn::Inf(d);
+  y = hn::IfThenElse(hn::Eq(x, hn::Zero(d)), hn::Neg(inf), y);
+  const V special = hn::IfThenElse(hn::Eq(x, inf), inf, hn::NaN(d));
+  return hn::IfThenElse(hn::And(hn::Ge(x, hn::Zero(d)), hn::Lt(x, inf)), y, special);
+}
+
+// 1/(1 + e^-x), at most 2 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Sigmoid(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const V one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, Exp(d, hn::Neg(x))));
+}
+
+// x/(1 + e^-x), at most 2 ULP for x >= -88; below that its magnitude (< 3e-37) is flushed to zero.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Silu(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), Exp(d, hn::Neg(x))));
+}
+
+// Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1, q/(q + 2).
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Tanh(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::RebindToUnsigned<D> du;
+  const V a = hn::Abs(x);
+  const V clamped = hn::Min(hn::Add(a, a), hn::Set(d, 20.0f));  // tanh(10) rounds to 1
+  const V magic = hn::Set(d, math::kRoundMagic + 127.0f);
+  const V t = hn::MulAdd(clamped, hn::Set(d, math::kLog2E), magic);
+  const V r = math::ReduceByLn2(d, clamped, hn::Sub(t, magic));
+  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t)));
+  // e^r - 1 by a minimax fit (1.4e-8 relative).
+  V p = hn::MulAdd(hn::Set(d, 0.00138825f), r, hn::Set(d, 0.00836652f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.04166720f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.16666544f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.49999998f));
+  p = hn::MulAdd(hn::Mul(r, r), p, r);
+  const V q = hn::MulAdd(scale, p, hn::Sub(scale, hn::Set(d, 1.0f)));
+  const V y = hn::CopySign(hn::Div(q, hn::Add(q, hn::Set(d, 2.0f))), x);
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
