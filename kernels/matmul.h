@@ -1,0 +1,103 @@
+// Matrix product, float32 sums. Single-threaded over a range of C; does not allocate.
+//
+//   C[m,n] = epilogue(sum_k A[m,k] * B[k,n])
+//
+// All three forms of a layer are strides of the same call: y = x·W and dX = dY·Wᵀ differ in B's
+// strides, dW = xᵀ·dY in A's. The sum of an element of C runs over k in an order that depends on
+// k, the layouts and whether the call has few rows (kMatmulSkinnyRows), never on the range asked
+// for: any partition of C gives the same bits. NaN and infinity propagate.
+#ifndef LANEWISE_KERNELS_MATMUL_H_
+#define LANEWISE_KERNELS_MATMUL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/view.h"
+
+namespace lanewise::kernels {
+
+// A read-only operand: element (r, c) is data[r * row_stride + c * col_stride].
+struct MatmulOperand {
+  const float* data = nullptr;
+  size_t row_stride = 0;
+  size_t col_stride = 1;
+};
+
+// A row-major matrix, as it lies or transposed.
+inline MatmulOperand AsOperand(Mat<const float> x) { return {x.data, x.stride, 1}; }
+inline MatmulOperand AsTransposed(Mat<const float> x) { return {x.data, 1, x.stride}; }
+
+// Storage of a packed right operand.
+enum class PackType : uint8_t { kF32, kBf16 };
+
+// The right operand: a plain matrix, or panels made by PackMatmulB from one (or several side by
+// side). Exactly one of strided.data and panels is set.
+struct MatmulWeights {
+  MatmulOperand strided = {};
+  const std::byte* panels = nullptr;
+  PackType type = PackType::kF32;
+};
+
+enum class MatmulEpilogue : uint8_t {
+  kOverwrite,   // C = A·B
+  kAccumulate,  // C = C + A·B
+  kResidual,    // C = R + A·B; R may be C
+  kBias,        // C[m,n] = bias[n] + A·B; bias is `residual`, its stride is ignored
+};
+
+struct MatmulArgs {
+  MatmulOperand a;         // [m,k]
+  MatmulWeights b;         // [k,n]
+  float* c = nullptr;      // [m,n], must not overlap a or b
+  size_t c_stride = 0;     // >= n
+  size_t m = 0;
+  size_t n = 0;
+  size_t k = 0;            // 0: the product is zero, the epilogue still applies
+  MatmulEpilogue epilogue = MatmulEpilogue::kOverwrite;
+  const float* residual = nullptr;
+  size_t residual_stride = 0;
+};
+
+// Rows [m_begin, m_end) and columns [n_begin, n_end) of C. n_begin must be a multiple of
+// MatmulTile::columns when b is packed; multiples of the tile are fastest always.
+struct MatmulRange {
+  size_t m_begin = 0;
+  size_t m_end = 0;
+  size_t n_begin = 0;
+  size_t n_end = 0;
+};
+
+// Products with at most this many rows take the path that streams B once.
+inline constexpr size_t kMatmulSkinnyRows = 8;
+
+// What one register tile covers on this machine. For partitions; does not change results.
+struct MatmulTile {
+  size_t rows = 0;
+  size_t columns = 0;
+};
+MatmulTile MatmulTileSize();
+
+// Bytes of scratch (any alignment) that Matmul needs for any range of a product of this shape.
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k);
+
+// Computes one range of C. Throws nothing; the caller has checked the shapes.
+// Error: |C - exact| <= kMatmulTolerance * (|A|·|B|) element by element, for float32 operands.
+void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byte> scratch);
+// All of C.
+void Matmul(const MatmulArgs& args, std::span<std::byte> scratch);
+
+// Packed panels of a [k,n] operand. The layout belongs to this machine's SIMD target: keep packs in
+// memory, never in files. `panels` must be aligned to 64 bytes.
+size_t PackedMatmulBytes(size_t k, size_t n, PackType type);
+// Packs columns [n_begin, n_end) of a [k,n] operand (n_begin a multiple of MatmulTile::columns), so
+// that packing can be shared out. bf16 is rounded to nearest even.
+void PackMatmulB(const MatmulOperand& b, size_t k, size_t n, size_t n_begin, size_t n_end,
+                 PackType type, std::span<std::byte> panels);
+
+// Float32 rounding of sums of up to some thousand terms, relative to sum_k |A|·|B|.
+inline constexpr double kMatmulTolerance = 2e-6;
+
+}  // namespace lanewise::kernels
+
+#endif  // LANEWISE_KERNELS_MATMUL_H_
