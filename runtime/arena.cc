@@ -1,0 +1,126 @@
+#include "runtime/arena.h"
+
+#include <atomic>
+#include <cstdio>
+#include <fstream>
+#include <utility>
+
+#include "runtime/check.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+
+#include <psapi.h>
+#else
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
+namespace lanewise::runtime {
+
+namespace {
+
+std::atomic<size_t> fail_after{0};
+
+bool FailNow() {
+  size_t k = fail_after.load();
+  while (k > 0 && !fail_after.compare_exchange_weak(k, k - 1)) {
+  }
+  return k == 1;
+}
+
+#if !defined(_WIN32)
+size_t MemInfo(const char* key) {
+  std::ifstream file("/proc/meminfo");
+  std::string name;
+  size_t kib = 0;
+  std::string unit;
+  while (file >> name >> kib && std::getline(file, unit)) {
+    if (name == key) return kib * 1024;
+  }
+  return 0;
+}
+#endif
+
+}  // namespace
+
+void FailArenaAfter(size_t k) { fail_after = k; }
+
+OutOfMemory::OutOfMemory(const std::string& purpose, size_t bytes)
+    : std::runtime_error(StrCat("out of memory: ", purpose, " needs ", (bytes + 1048575) / 1048576,
+                                " MiB")),
+      bytes_(bytes) {}
+
+Arena::Arena(const std::string& purpose, size_t bytes) : size_(bytes) {
+  if (bytes == 0) return;
+  if (FailNow()) throw OutOfMemory(purpose, bytes);
+#if defined(_WIN32)
+  data_ = static_cast<std::byte*>(
+      VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
+  if (data_ == nullptr) throw OutOfMemory(purpose, bytes);
+#else
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) throw OutOfMemory(purpose, bytes);
+  data_ = static_cast<std::byte*>(p);
+#if defined(MADV_HUGEPAGE)
+  if (bytes >= (size_t{4} << 20)) madvise(p, bytes, MADV_HUGEPAGE);  // only a hint
+#endif
+#endif
+}
+
+Arena::~Arena() {
+  if (data_ == nullptr) return;
+#if defined(_WIN32)
+  VirtualFree(data_, 0, MEM_RELEASE);
+#else
+  munmap(data_, size_);
+#endif
+}
+
+Arena::Arena(Arena&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+size_t PeakResidentBytes() {
+#if defined(_WIN32)
+  PROCESS_MEMORY_COUNTERS counters;
+  if (!GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof(counters))) return 0;
+  return counters.PeakWorkingSetSize;
+#else
+  rusage usage{};
+  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+size_t TotalMemoryBytes() {
+#if defined(_WIN32)
+  MEMORYSTATUSEX status{};
+  status.dwLength = sizeof(status);
+  return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullTotalPhys) : 0;
+#else
+  size_t total = MemInfo("MemTotal:");
+  std::ifstream limit("/sys/fs/cgroup/memory.max");
+  size_t bytes = 0;
+  if (limit >> bytes && bytes > 0 && bytes < total) total = bytes;
+  return total;
+#endif
+}
+
+size_t AvailableMemoryBytes() {
+#if defined(_WIN32)
+  MEMORYSTATUSEX status{};
+  status.dwLength = sizeof(status);
+  return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullAvailPhys) : 0;
+#else
+  return MemInfo("MemAvailable:");
+#endif
+}
+
+}  // namespace lanewise::runtime

@@ -1,0 +1,239 @@
+#include "runtime/graph.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "runtime/check.h"
+#include "runtime/ops/add.h"
+
+namespace lanewise::runtime {
+
+size_t Op::WorkspaceBytes(std::span<const Tensor>, std::span<const Tensor>, size_t) const {
+  return 0;
+}
+
+int Op::InPlaceInput(size_t) const { return -1; }
+
+void Op::Differentiate(GradBuilder&, const Node&) const {
+  CheckFailed(StrCat(name(), ": this operation has no gradient"));
+}
+
+OpCost Op::Cost(std::span<const Tensor> in, std::span<const Tensor> out) const {
+  OpCost cost;
+  for (const auto& list : {in, out}) {
+    for (const Tensor& t : list) {
+      cost.bytes += static_cast<double>(t.rows * t.cols * SizeOf(t.dtype));
+    }
+  }
+  return cost;
+}
+
+TensorId Graph::New(TensorInfo info) {
+  LW_CHECK(info.rows > 0 && info.cols > 0, info.name, ": empty tensor [", info.rows, ", ",
+           info.cols, "]");
+  tensors_.push_back(std::move(info));
+  return {static_cast<int32_t>(tensors_.size() - 1)};
+}
+
+TensorId Graph::Activation(std::string name, size_t rows, size_t cols, DType dtype) {
+  return New({.name = std::move(name), .dtype = dtype, .role = Role::kActivation, .rows = rows,
+              .cols = cols, .stride = cols});
+}
+
+TensorId Graph::External(std::string name, size_t rows, size_t cols, DType dtype) {
+  return New({.name = std::move(name), .dtype = dtype, .role = Role::kExternal, .rows = rows,
+              .cols = cols, .stride = cols});
+}
+
+TensorId Graph::Constant(std::string name, size_t rows, size_t cols, std::vector<float> values) {
+  LW_CHECK(values.size() == rows * cols, name, ": ", values.size(), " values for [", rows, ", ",
+           cols, "]");
+  constants_.push_back(std::make_shared<std::vector<float>>(std::move(values)));
+  return New({.name = std::move(name), .role = Role::kConstant, .rows = rows, .cols = cols,
+              .stride = cols, .constant = constants_.back()->data()});
+}
+
+TensorId Graph::Parameter(std::string name, size_t offset, size_t rows, size_t cols, size_t stride,
+                          bool trained) {
+  LW_CHECK(stride >= cols, name, ": stride ", stride, " below ", cols, " columns");
+  const TensorId id = New({.name = std::move(name), .role = Role::kParameter, .rows = rows,
+                           .cols = cols, .stride = stride, .offset = offset});
+  trained_[id.index] = trained;
+  return id;
+}
+
+TensorId Graph::View(TensorId base, size_t col, size_t cols) {
+  const TensorInfo info = Info(base);
+  LW_CHECK(!info.view_of && info.role == Role::kActivation, info.name,
+           ": a view needs an activation that is no view itself");
+  LW_CHECK(col + cols <= info.cols, info.name, ": view of columns [", col, ", ", col + cols,
+           ") of ", info.cols);
+  return New({.name = info.name, .dtype = info.dtype, .role = Role::kActivation, .rows = info.rows,
+              .cols = cols, .stride = info.stride, .view_of = base, .view_col = col});
+}
+
+void Graph::Add(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,
+                std::vector<TensorId> outputs) {
+  nodes_.push_back({std::move(op), std::move(inputs), std::move(outputs), layer_});
+  if (!differentiated_) forward_nodes_ = nodes_.size();
+}
+
+Tensor Graph::Shape(TensorId id) const {
+  if (!id) return {};
+  const TensorInfo& info = Info(id);
+  return {nullptr, info.dtype, info.rows, info.cols, info.stride};
+}
+
+void Graph::Differentiate() {
+  LW_CHECK(!differentiated_, "graph: Differentiate was called twice");
+  differentiated_ = true;
+  GradBuilder builder(*this);
+  for (size_t i = forward_nodes_; i-- > 0;) {
+    const Node node = nodes_[i];  // a copy: Add moves the list
+    builder.node_ = i;
+    SetLayer(node.layer);
+    node.op->Differentiate(builder, node);
+  }
+  SetLayer(-1);
+}
+
+// The forward nodes of layer l are cloned as a block in front of the layer's first backward node. A clone
+// reads the clones of the layer's own tensors and the originals of everything that comes from outside.
+// Cloned nodes must have no effect outside their activations: external outputs are dropped to fresh
+// activations.
+void Graph::RecomputeLayers() {
+  LW_CHECK(differentiated_, "graph: RecomputeLayers comes after Differentiate");
+  const std::vector<Node> old = std::move(nodes_);
+  nodes_.assign(old.begin(), old.begin() + static_cast<std::ptrdiff_t>(forward_nodes_));
+  std::set<int> done;
+  std::unordered_map<int32_t, TensorId> clone;
+  const auto renamed = [&](TensorId id) {
+    const auto it = clone.find(id.index);
+    return it == clone.end() ? id : it->second;
+  };
+  const auto clone_tensor = [&](TensorId id, auto&& self) -> TensorId {
+    if (!id) return id;
+    if (const auto it = clone.find(id.index); it != clone.end()) return it->second;
+    TensorInfo info = Info(id);
+    if (info.view_of) info.view_of = self(info.view_of, self);
+    if (info.role == Role::kExternal) {
+      info.role = Role::kActivation;
+      info.stride = info.cols;
+    }
+    info.name += "'";
+    const TensorId copy = New(std::move(info));
+    clone[id.index] = copy;
+    return copy;
+  };
+  for (size_t i = forward_nodes_; i < old.size(); ++i) {
+    const int layer = old[i].layer;
+    if (layer >= 0 && done.insert(layer).second) {
+      // What leaves the layer stays under its own name: the next layer kept it as its input.
+      for (size_t j = 0; j < forward_nodes_; ++j) {
+        if (old[j].layer != layer) continue;
+        Node copy = old[j];
+        for (TensorId& id : copy.inputs) {
+          if (!id) continue;
+          const TensorInfo info = Info(id);
+          // A view whose base was cloned follows it.
+          id = info.view_of && clone.contains(info.view_of.index) ? clone_tensor(id, clone_tensor)
+                                                                  : renamed(id);
+        }
+        for (TensorId& id : copy.outputs) id = clone_tensor(id, clone_tensor);
+        nodes_.push_back(std::move(copy));
+      }
+    }
+    Node node = old[i];
+    if (layer >= 0) {
+      for (TensorId& id : node.inputs) {
+        if (!id) continue;
+        const TensorInfo info = Info(id);
+        if (info.view_of && clone.contains(info.view_of.index)) clone_tensor(id, clone_tensor);
+        id = renamed(id);
+      }
+    }
+    nodes_.push_back(std::move(node));
+  }
+}
+
+TensorId GradBuilder::Grad(TensorId x) const {
+  const auto it = grads_.find(x.index);
+  if (it != grads_.end()) return it->second;
+  const auto base = base_grads_.find(x.index);
+  return base == base_grads_.end() ? TensorId{} : base->second;
+}
+
+bool GradBuilder::Wants(TensorId x) const {
+  if (!x) return false;
+  const TensorInfo& info = Info(x);
+  if (info.dtype == DType::kInt32) return false;
+  if (info.role == Role::kParameter) return graph_.trained_.at(x.index);
+  return info.role == Role::kActivation;
+}
+
+TensorId GradBuilder::NewGrad(TensorId x) {
+  const TensorInfo info = Info(x);
+  if (!info.view_of) return graph_.Activation("d " + info.name, info.rows, info.cols);
+  const TensorInfo base = Info(info.view_of);
+  auto [it, fresh] = base_grads_.try_emplace(info.view_of.index);
+  if (fresh) it->second = graph_.Activation("d " + base.name, base.rows, base.cols);
+  return graph_.View(it->second, info.view_col, info.cols);
+}
+
+GradBuilder::Target GradBuilder::GradTarget(TensorId x) {
+  const TensorId residual = Grad(x);
+  if (residual && Info(x).view_of) return {residual, residual};
+  const TensorId out = NewGrad(x);
+  grads_[x.index] = out;
+  return {out, residual};
+}
+
+TensorId GradBuilder::GradOverwrite(TensorId x) {
+  if (!Grad(x)) return GradTarget(x).out;
+  const TensorInfo info = Info(x);
+  return graph_.Activation("d " + info.name, info.rows, info.cols);
+}
+
+void GradBuilder::FinishGrad(TensorId x, TensorId out) {
+  const TensorId known = Grad(x);
+  if (known == out) return;
+  const Target target = GradTarget(x);
+  AddTensors(graph_, target.residual, out, target.out);
+}
+
+void GradBuilder::PassGrad(TensorId x, TensorId dy) {
+  if (!Wants(x)) return;
+  if (!Grad(x) && !Info(x).view_of) {
+    grads_[x.index] = dy;
+    return;
+  }
+  const Target target = GradTarget(x);
+  if (target.residual) {
+    AddTensors(graph_, target.residual, dy, target.out);
+  } else {
+    CopyTensor(graph_, dy, target.out);
+  }
+}
+
+TensorId GradBuilder::ParameterGrad(TensorId parameter) {
+  if (!Wants(parameter)) return {};
+  auto [it, fresh] = parameter_grads_.try_emplace(parameter.index);
+  if (fresh) {
+    TensorInfo info = Info(parameter);
+    info.role = Role::kGradient;
+    info.name = "d " + info.name;
+    it->second = graph_.New(std::move(info));
+  }
+  return it->second;
+}
+
+void GradBuilder::ReplaceNode(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,
+                              std::vector<TensorId> outputs) {
+  Node& node = graph_.nodes_[node_];
+  node.op = std::move(op);
+  node.inputs = std::move(inputs);
+  node.outputs = std::move(outputs);
+}
+
+}  // namespace lanewise::runtime
