@@ -39,7 +39,7 @@ class Profiler {
     std::string_view name;
     size_t calls = 0;
     double seconds = 0;
-    OpCost cost;
+    OpCost cost = {};
   };
 
   mutable std::mutex mutex_;

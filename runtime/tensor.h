@@ -42,7 +42,7 @@ struct TensorInfo {
   size_t cols = 0;
   size_t stride = 0;       // elements between rows; a view's is its base's
   size_t offset = 0;       // parameters, gradients: first element within the flat buffer
-  TensorId view_of;        // a view: columns [view_col, view_col + cols) of this tensor
+  TensorId view_of = {};   // a view: columns [view_col, view_col + cols) of this tensor
   size_t view_col = 0;
   const void* constant = nullptr;
 
