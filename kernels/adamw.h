@@ -20,7 +20,8 @@ struct AdamWStep {
   bool zero_grads = true;         // leave zeros in grads, ready for the next step
 };
 
-// Largest error of a parameter relative to |p| + lr, of m relative to |m| + |g|, of v relative to v + g^2.
+// Largest error of a parameter relative to |p| + lr, of m relative to |m| + |g|, of v relative to v
+// + g^2.
 inline constexpr double kAdamWTolerance = 1e-6;
 
 // g = grad_scale grads; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;

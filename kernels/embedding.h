@@ -1,7 +1,8 @@
 // Rows of a table by index. Single-threaded; does not allocate.
 //
-// Ids must be in [0, table.rows): the caller checks. To share the backward pass between threads, give each
-// a range of columns (dy.Cols, dtable.Cols): rows are added in order, so the bits do not change.
+// Ids must be in [0, table.rows): the caller checks. To share the backward pass between threads,
+// give each a range of columns (dy.Cols, dtable.Cols): rows are added in order, so the bits do not
+// change.
 #ifndef LANEWISE_KERNELS_EMBEDDING_H_
 #define LANEWISE_KERNELS_EMBEDDING_H_
 

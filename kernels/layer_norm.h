@@ -1,6 +1,7 @@
 // Layer normalization of rows. Single-threaded; does not allocate.
 //
-// y[r,c] = xhat[r,c] w[c] + b[c], xhat = (x - mean[r]) rstd[r], rstd = 1/sqrt(mean_c (x - mean)^2 + eps).
+// y[r,c] = xhat[r,c] w[c] + b[c], xhat[r,c] = (x[r,c] - mean[r]) rstd[r],
+// rstd[r] = 1/sqrt(mean_c (x[r,c] - mean[r])^2 + eps).
 #ifndef LANEWISE_KERNELS_LAYER_NORM_H_
 #define LANEWISE_KERNELS_LAYER_NORM_H_
 
@@ -10,17 +11,18 @@
 
 namespace lanewise::kernels {
 
-// Error of y relative to max_c |xhat w| + |b|, of dx relative to rstd * max_c |w dy| (+ |residual|), of dw
-// and db relative to the sum of the magnitudes of their terms, all with |mean| <= 100 standard deviations.
+// Error of y relative to max_c |xhat w| + |b|, of dx relative to rstd * max_c |w dy| (+
+// |residual|), of dw and db relative to the sum of the magnitudes of their terms, all with |mean|
+// <= 100 standard deviations.
 inline constexpr double kLayerNormTolerance = 2e-5;
 
 // y [R,C] may be x. w, b [C]. mean, rstd [R] are kept for the backward pass, or empty.
-void LayerNormForward(Mat<const float> x, std::span<const float> w, std::span<const float> b, float eps,
-                      Mat<float> y, std::span<float> mean, std::span<float> rstd);
+void LayerNormForward(Mat<const float> x, std::span<const float> w, std::span<const float> b,
+                      float eps, Mat<float> y, std::span<float> mean, std::span<float> rstd);
 
-// dx [R,C] = rstd (g - mean_c g - xhat mean_c (g xhat)) [+ residual], g = w dy; overwritten, may be dy,
-// residual or x. An empty residual is none. dw [C] += sum_r dy xhat and db [C] += sum_r dy, row by row;
-// either may be empty (a frozen parameter).
+// dx [R,C] = rstd (g - mean_c g - xhat mean_c (g xhat)) [+ residual], g = w dy; overwritten, may be
+// dy, residual or x. An empty residual is none. dw [C] += sum_r dy xhat and db [C] += sum_r dy, row
+// by row; either may be empty (a frozen parameter).
 void LayerNormBackward(Mat<const float> x, std::span<const float> w, std::span<const float> mean,
                        std::span<const float> rstd, Mat<const float> dy, Mat<float> dx,
                        std::span<float> dw, std::span<float> db, Mat<const float> residual = {});

@@ -1,8 +1,9 @@
 // Vector exp, log, sigmoid, tanh and silu for float lanes, for use inside other kernels.
 //
 // Per-target include guard as in Highway: include between HWY_BEFORE_NAMESPACE files only through
-// foreach_target.h. Error bounds hold for every float input and are proved in math_test.cc. A result
-// whose magnitude is below 2^-126 may be flushed to zero; infinity and NaN propagate as in the limit.
+// foreach_target.h. Error bounds hold for every float input and are proved in math_test.cc. A
+// result whose magnitude is below 2^-126 may be flushed to zero; infinity and NaN propagate as in
+// the limit.
 #if defined(LANEWISE_KERNELS_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LANEWISE_KERNELS_MATH_INL_H_
 #undef LANEWISE_KERNELS_MATH_INL_H_
@@ -25,7 +26,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 inline constexpr float kExpLow = -87.3365402f;
 inline constexpr float kExpHigh = 88.7228317f;
 inline constexpr float kLog2E = 1.44269504088896341f;
-// ln 2 in two parts: the high one has 9 significant bits, so that n * kLn2High is exact for |n| < 2^15.
+// ln 2 in two parts: the high one has 9 significant bits, so that n * kLn2High is exact for |n| <
+// 2^15.
 inline constexpr float kLn2High = 0.693359375f;
 inline constexpr float kLn2Low = -2.12194440054690583e-4f;
 // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low mantissa bits.
@@ -130,7 +132,8 @@ HWY_INLINE V Silu(D d, V x) {
   return hn::Div(x, hn::Add(hn::Set(d, 1.0f), Exp(d, hn::Neg(x))));
 }
 
-// Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1, q/(q + 2).
+// Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1, q/(q +
+// 2).
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Tanh(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;

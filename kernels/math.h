@@ -1,7 +1,7 @@
 // Element-wise functions over arrays. The per-lane versions for other kernels are in math-inl.h.
 //
-// All: y[i] = f(x[i]); x and y have one size and may be the same memory. Errors are bounded over every
-// float input; results of magnitude below 2^-126 may be flushed to zero; NaN propagates.
+// All: y[i] = f(x[i]); x and y have one size and may be the same memory. Errors are bounded over
+// every float input; results of magnitude below 2^-126 may be flushed to zero; NaN propagates.
 #ifndef LANEWISE_KERNELS_MATH_H_
 #define LANEWISE_KERNELS_MATH_H_
 

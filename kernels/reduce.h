@@ -29,12 +29,12 @@ void Multiply(std::span<const float> a, std::span<const float> b, std::span<floa
 // y[c] += sum_r x[r,c], row by row: ((y + x[0]) + x[1]) + ... For partial gradients and biases.
 void AddRows(Mat<const float> x, std::span<float> y);
 
-// y[c] = sum_r x[r,c] in a fixed tree: the first half of the rows, rounded up to a power of two, plus the
-// rest, and so on within each. y may be row 0 of x. For the gradients of shards.
+// y[c] = sum_r x[r,c] in a fixed tree: the first half of the rows, rounded up to a power of two,
+// plus the rest, and so on within each. y may be row 0 of x. For the gradients of shards.
 void SumRowsTree(Mat<const float> x, std::span<float> y);
 
-// Accumulated in double: error below 1e-13 times the sum of magnitudes. NaN or infinity in x makes the
-// result not finite, which is how bad gradients are found.
+// Accumulated in double: error below 1e-13 times the sum of magnitudes. NaN or infinity in x makes
+// the result not finite, which is how bad gradients are found.
 double Sum(std::span<const float> x);
 double SumSquares(std::span<const float> x);
 double Dot(std::span<const float> a, std::span<const float> b);

@@ -10,16 +10,17 @@
 
 namespace lanewise::kernels {
 
-// Error of y relative to |y|, of dx relative to rstd * max_c |w dy| (+ |residual|), of dw relative to the
-// sum of the magnitudes of its terms.
+// Error of y relative to |y|, of dx relative to rstd * max_c |w dy| (+ |residual|), of dw relative
+// to the sum of the magnitudes of its terms.
 inline constexpr double kRmsNormTolerance = 2e-6;
 
 // y [R,C] may be x. w [C]. rstd [R] is kept for the backward pass, or empty.
 void RmsNormForward(Mat<const float> x, std::span<const float> w, float eps, Mat<float> y,
                     std::span<float> rstd);
 
-// dx [R,C] = rstd (g - xhat mean_c (g xhat)) [+ residual], g = w dy, xhat = x rstd; overwritten, may be
-// dy, residual or x. An empty residual is none. dw [C] += sum_r dy xhat, row by row; it may be empty.
+// dx [R,C] = rstd (g - xhat mean_c (g xhat)) [+ residual], g = w dy, xhat = x rstd; overwritten,
+// may be dy, residual or x. An empty residual is none. dw [C] += sum_r dy xhat, row by row; it may
+// be empty.
 void RmsNormBackward(Mat<const float> x, std::span<const float> w, std::span<const float> rstd,
                      Mat<const float> dy, Mat<float> dx, std::span<float> dw,
                      Mat<const float> residual = {});

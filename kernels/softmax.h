@@ -1,8 +1,9 @@
 // Softmax of rows, whole or in groups side by side. Single-threaded; does not allocate.
 //
-// A row of C columns is cut into `groups` runs of S = C / groups columns (C must be a multiple), and each
-// run is a softmax of its own: y = exp(x - max x) / sum exp(x - max x). Small S has its own fast path.
-// A row with NaN or +infinity gives NaN; -infinity gives 0 unless the whole run is -infinity (NaN).
+// A row of C columns is cut into `groups` runs of S = C / groups columns (C must be a multiple),
+// and each run is a softmax of its own: y = exp(x - max x) / sum exp(x - max x). Small S has its
+// own fast path. A row with NaN or +infinity gives NaN; -infinity gives 0 unless the whole run is
+// -infinity (NaN).
 #ifndef LANEWISE_KERNELS_SOFTMAX_H_
 #define LANEWISE_KERNELS_SOFTMAX_H_
 
@@ -12,7 +13,8 @@
 
 namespace lanewise::kernels {
 
-// Largest relative error of y at the row's inputs, for S <= 32768; of dx relative to y (|dy| + sum |y dy|).
+// Largest relative error of y at the row's inputs, for S <= 32768; of dx relative to y (|dy| + sum
+// |y dy|).
 inline constexpr double kSoftmaxTolerance = 1e-6;
 
 // y [R, C] is overwritten and may be x.
