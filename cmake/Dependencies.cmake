@@ -21,6 +21,8 @@ FetchContent_Declare(
 FetchContent_MakeAvailable(highway)
 if(NOT TARGET hwy::hwy)
   add_library(hwy::hwy ALIAS hwy)
+  # Built by default, used by nobody.
+  set_target_properties(hwy_test hwy_list_targets PROPERTIES EXCLUDE_FROM_ALL ON)
 endif()
 
 set(TBB_TEST OFF CACHE INTERNAL "")
