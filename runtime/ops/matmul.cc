@@ -1,0 +1,142 @@
+#include "runtime/ops/matmul.h"
+
+#include "runtime/check.h"
+#include "runtime/matmul.h"
+
+namespace lanewise::runtime {
+
+namespace {
+
+using kernels::AsOperand;
+using kernels::AsTransposed;
+using kernels::MatmulArgs;
+using kernels::MatmulEpilogue;
+using kernels::MatmulOperand;
+
+double Flops(const Tensor& x, const Tensor& y) {
+  return 2.0 * static_cast<double>(x.rows) * static_cast<double>(x.cols) *
+         static_cast<double>(y.cols);
+}
+
+// out = in · W (or Wᵀ), plus the residual. Serves y = x W and dX = dY Wᵀ alike.
+// in: x, w, residual or none. out: y.
+class MatmulOp final : public Op {
+ public:
+  MatmulOp(std::string_view name, bool transposed, WeightLayout layout)
+      : name_(name), transposed_(transposed), layout_(layout) {}
+  std::string_view name() const override { return name_; }
+  int InPlaceInput(size_t) const override { return 2; }
+
+  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
+                        size_t workers) const override {
+    return MatmulScratchBytes(in[0].rows, out[0].cols, in[0].cols, workers);
+  }
+
+  void Run(const OpArgs& args) const override {
+    const Mat<const float> x = args.in[0].F32();
+    const Mat<const float> w = args.in[1].F32();
+    const Mat<float> y = args.out[0].F32();
+    MatmulArgs product{.a = AsOperand(x),
+                       .b = {.strided = transposed_ ? AsTransposed(w) : AsOperand(w)},
+                       .c = y.data,
+                       .c_stride = y.stride,
+                       .m = x.rows,
+                       .n = y.cols,
+                       .k = x.cols};
+    if (args.in[2]) {
+      product.epilogue = MatmulEpilogue::kResidual;
+      product.residual = args.in[2].F32().data;
+      product.residual_stride = args.in[2].stride;
+    }
+    runtime::Matmul(args.parallel, product, args.workspace);
+  }
+
+  void Differentiate(GradBuilder& builder, const Node& node) const override;
+
+  OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {
+    OpCost cost = Op::Cost(in, out);
+    cost.flops = Flops(in[0], out[0]);
+    return cost;
+  }
+
+ private:
+  std::string_view name_;
+  bool transposed_;
+  WeightLayout layout_;
+};
+
+// dW += xᵀ dY for W [in, out], dYᵀ x for W [out, in]. in: x, dy. out: dw (added to).
+class MatmulWeightGradOp final : public Op {
+ public:
+  explicit MatmulWeightGradOp(WeightLayout layout) : layout_(layout) {}
+  std::string_view name() const override { return "matmul dW"; }
+
+  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
+                        size_t workers) const override {
+    return MatmulScratchBytes(out[0].rows, out[0].cols, in[0].rows, workers);
+  }
+
+  void Run(const OpArgs& args) const override {
+    Mat<const float> left = args.in[0].F32();
+    Mat<const float> right = args.in[1].F32();
+    if (layout_ == WeightLayout::kOutIn) std::swap(left, right);
+    const Mat<float> dw = args.out[0].F32();
+    runtime::Matmul(args.parallel,
+                    {.a = AsTransposed(left),
+                     .b = {.strided = AsOperand(right)},
+                     .c = dw.data,
+                     .c_stride = dw.stride,
+                     .m = dw.rows,
+                     .n = dw.cols,
+                     .k = left.rows,
+                     .epilogue = MatmulEpilogue::kAccumulate},
+                    args.workspace);
+  }
+
+  OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {
+    OpCost cost = Op::Cost(in, out);
+    cost.flops = Flops(in[0], in[1]);
+    return cost;
+  }
+
+ private:
+  WeightLayout layout_;
+};
+
+void MatmulOp::Differentiate(GradBuilder& builder, const Node& node) const {
+  const TensorId x = node.inputs[0];
+  const TensorId w = node.inputs[1];
+  const TensorId dy = builder.Grad(node.outputs[0]);
+  if (!dy) return;
+  if (node.inputs[2]) builder.PassGrad(node.inputs[2], dy);
+  if (const TensorId dw = builder.ParameterGrad(w)) {
+    builder.Add(std::make_shared<MatmulWeightGradOp>(layout_), {x, dy}, {dw});
+  }
+  if (builder.Wants(x)) {
+    const auto [dx, residual] = builder.GradTarget(x);
+    builder.Add(std::make_shared<MatmulOp>("matmul dX", !transposed_, layout_), {dy, w, residual},
+                {dx});
+  }
+}
+
+}  // namespace
+
+TensorId Matmul(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorId residual) {
+  const TensorInfo in = graph.Info(x);
+  const TensorInfo weight = graph.Info(w);
+  const bool transposed = layout == WeightLayout::kOutIn;
+  const size_t k = transposed ? weight.cols : weight.rows;
+  const size_t n = transposed ? weight.rows : weight.cols;
+  LW_CHECK(in.cols == k, "matmul: x has ", in.cols, " columns, ", weight.name, " is [",
+           weight.rows, ", ", weight.cols, "]", transposed ? " (out, in)" : " (in, out)");
+  if (residual) {
+    const TensorInfo& r = graph.Info(residual);
+    LW_CHECK(r.rows == in.rows && r.cols == n, "matmul: residual is [", r.rows, ", ", r.cols,
+             "], the product [", in.rows, ", ", n, "]");
+  }
+  const TensorId y = graph.Activation(weight.name, in.rows, n);
+  graph.Add(std::make_shared<MatmulOp>("matmul", transposed, layout), {x, w, residual}, {y});
+  return y;
+}
+
+}  // namespace lanewise::runtime
