@@ -1,0 +1,51 @@
+// Cross-entropy of a text under a model.
+#ifndef LANEWISE_MODEL_EVALUATE_H_
+#define LANEWISE_MODEL_EVALUATE_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "model/data.h"
+#include "model/model.h"
+#include "runtime/parallel.h"
+
+namespace lanewise::model {
+
+struct EvaluateOptions {
+  // Models with a context: windows of this many tokens (0: the model's context); each window after the first starts
+  // `stride` tokens after the one before (0: half a window... a whole one for speed) and counts only targets not counted before.
+  // Recurrent models carry their state through the whole text, and read both as the length of an internal chunk.
+  size_t ctx = 0;
+  size_t stride = 0;
+  bool per_token = false;
+  uint64_t max_tokens = 0;  // stop after that many; 0: all
+  // Called now and then with the share that is done; returning false stops (the result covers what was done).
+  std::function<bool(double done)> progress;
+};
+
+struct EvaluateResult {
+  uint64_t tokens = 0;          // read
+  uint64_t targets = 0;         // counted: the tokens after the first
+  double cross_entropy = 0;     // mean nats
+  double bits_per_byte = 0;     // 0 where the bytes are unknown
+  std::vector<float> token_cross_entropy;  // with per_token
+};
+
+// An evaluator keeps its plan and memory between calls: training evaluates often.
+class Evaluator {
+ public:
+  Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx, size_t stride);
+  ~Evaluator();
+  EvaluateResult Run(const float* weights, const TokenArray& tokens, const EvaluateOptions& options);
+  size_t MemoryBytes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lanewise::model
+
+#endif  // LANEWISE_MODEL_EVALUATE_H_
