@@ -1,0 +1,54 @@
+#include "kernels/matmul.h"
+
+#include <cstddef>
+#include <span>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/matmul.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.
+#include "hwy/highway.h"
+#include "kernels/matmul/blocks-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+
+void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+  if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
+  matmul::RunBlocked(args, range, scratch);
+}
+
+size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
+  return matmul::BlockedScratchBytes(m, n, k);
+}
+
+MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lanewise::kernels {
+
+HWY_EXPORT(MatmulOf);
+HWY_EXPORT(ScratchBytesOf);
+HWY_EXPORT(TileSizeOf);
+
+MatmulTile MatmulTileSize() { return HWY_DYNAMIC_DISPATCH(TileSizeOf)(); }
+
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k) {
+  return HWY_DYNAMIC_DISPATCH(ScratchBytesOf)(m, n, k);
+}
+
+void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byte> scratch) {
+  HWY_DYNAMIC_DISPATCH(MatmulOf)(args, range, scratch.data());
+}
+
+void Matmul(const MatmulArgs& args, std::span<std::byte> scratch) {
+  Matmul(args, {0, args.m, 0, args.n}, scratch);
+}
+
+}  // namespace lanewise::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,208 @@
+// The register tile: up to 8 rows by 3 vectors of C, an outer product per step of k. Everything
+// else in the engine only feeds it. Accumulators have names because SVE vectors cannot be array
+// elements.
+#if defined(LANEWISE_KERNELS_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_TILE_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_TILE_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_TILE_INL_H_
+#endif
+
+#include <array>
+#include <cstddef>
+#include <utility>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using VF = hn::Vec<DF>;
+
+// Tile shape by the number of vector registers: 32 hold 8x3 accumulators, 16 hold 6x2.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM || HWY_ARCH_RVV || HWY_ARCH_PPC || HWY_ARCH_S390X
+inline constexpr size_t kTileRows = 8;
+inline constexpr size_t kTileVectors = 3;
+#else
+inline constexpr size_t kTileRows = 6;
+inline constexpr size_t kTileVectors = 2;
+#endif
+
+// One tile: c[r, :] = add[r, :] + sum_k a[r, k] * b[k, :].
+struct Tile {
+  const float* a;
+  size_t a_row;  // stride from row to row
+  size_t a_k;    // and from k to k
+  const float* b;
+  size_t b_k;
+  float* c;
+  size_t c_row;
+  const float* add;  // null: nothing is added
+  size_t add_row;
+  size_t k;
+  size_t last;  // valid lanes of the last vector of a row, 0 when all are
+};
+
+using TileFunction = void (*)(const Tile&);
+
+// Adds and stores one row of results.
+template <size_t kVectors>
+HWY_INLINE void StoreRow(const Tile& t, size_t row, VF v0, VF v1, VF v2) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  float* HWY_RESTRICT c = t.c + row * t.c_row;
+  if (HWY_UNLIKELY(t.last != 0)) {
+    constexpr size_t kFull = kVectors - 1;
+    if (t.add != nullptr) {
+      const float* add = t.add + row * t.add_row;
+      const VF tail = hn::LoadN(d, add + kFull * lanes, t.last);
+      if constexpr (kVectors == 1) v0 = hn::Add(tail, v0);
+      if constexpr (kVectors == 2) v1 = hn::Add(tail, v1);
+      if constexpr (kVectors == 3) v2 = hn::Add(tail, v2);
+      if constexpr (kVectors > 1) v0 = hn::Add(hn::LoadU(d, add), v0);
+      if constexpr (kVectors > 2) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
+    }
+    if constexpr (kVectors > 1) hn::StoreU(v0, d, c);
+    if constexpr (kVectors > 2) hn::StoreU(v1, d, c + lanes);
+    hn::StoreN(kVectors == 1 ? v0 : kVectors == 2 ? v1 : v2, d, c + kFull * lanes, t.last);
+    return;
+  }
+  if (t.add != nullptr) {
+    const float* add = t.add + row * t.add_row;
+    v0 = hn::Add(hn::LoadU(d, add), v0);
+    if constexpr (kVectors > 1) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
+    if constexpr (kVectors > 2) v2 = hn::Add(hn::LoadU(d, add + 2 * lanes), v2);
+  }
+  hn::StoreU(v0, d, c);
+  if constexpr (kVectors > 1) hn::StoreU(v1, d, c + lanes);
+  if constexpr (kVectors > 2) hn::StoreU(v2, d, c + 2 * lanes);
+}
+
+#define LW_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+
+#define LW_TILE_DECLARE(r)                                             \
+  VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
+  (void)c##r##0, (void)c##r##1, (void)c##r##2;
+
+#define LW_TILE_FMA(r)                                                  \
+  if constexpr (kRows > r) {                                            \
+    const VF av = hn::Set(d, LW_TILE_A(r));                             \
+    c##r##0 = hn::MulAdd(av, b0, c##r##0);                              \
+    if constexpr (kVectors > 1) c##r##1 = hn::MulAdd(av, b1, c##r##1);  \
+    if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(av, b2, c##r##2);  \
+  }
+
+#define LW_TILE_STEP                                            \
+  {                                                             \
+    const VF b0 = hn::LoadU(d, b);                              \
+    VF b1 = b0, b2 = b0;                                        \
+    if constexpr (kVectors > 1) b1 = hn::LoadU(d, b + lanes);   \
+    if constexpr (kVectors > 2) b2 = hn::LoadU(d, b + 2 * lanes); \
+    (void)b1, (void)b2;                                         \
+    LW_TILE_ROWS(LW_TILE_FMA)                                   \
+    b += b_k;                                                   \
+  }
+
+#define LW_TILE_STORE(r) \
+  if constexpr (kRows > r) StoreRow<kVectors>(t, r, c##r##0, c##r##1, c##r##2);
+
+template <size_t kRows>
+HWY_INLINE void PrefetchTile(const Tile& t, size_t floats) {
+  for (size_t r = 0; r < kRows; ++r) {
+    const float* row = t.add != nullptr ? t.add + r * t.add_row : t.c + r * t.c_row;
+    for (size_t i = 0; i < floats; i += 16) hwy::Prefetch(row + i);
+  }
+}
+
+// a[r, k] with consecutive k in memory: a row-major left operand, read where it lies.
+template <size_t kRows, size_t kVectors>
+void TileAlongK(const Tile& t) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  LW_TILE_ROWS(LW_TILE_DECLARE)
+  PrefetchTile<kRows>(t, kVectors * lanes);
+  const float* HWY_RESTRICT b = t.b;
+  const size_t b_k = t.b_k;
+  const float* a0 = t.a;
+  const float* a1 = a0 + (kRows > 1 ? t.a_row : 0);
+  const float* a2 = a1 + (kRows > 2 ? t.a_row : 0);
+  const float* a3 = a2 + (kRows > 3 ? t.a_row : 0);
+  const float* a4 = a3 + (kRows > 4 ? t.a_row : 0);
+  const float* a5 = a4 + (kRows > 5 ? t.a_row : 0);
+  const float* a6 = a5 + (kRows > 6 ? t.a_row : 0);
+  const float* a7 = a6 + (kRows > 7 ? t.a_row : 0);
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7;
+  size_t k = 0;
+#define LW_TILE_A(r) a##r[k + kk]
+  for (; k + 4 <= t.k; k += 4) {
+    { constexpr size_t kk = 0; LW_TILE_STEP }
+    { constexpr size_t kk = 1; LW_TILE_STEP }
+    { constexpr size_t kk = 2; LW_TILE_STEP }
+    { constexpr size_t kk = 3; LW_TILE_STEP }
+  }
+  for (; k < t.k; ++k) {
+    constexpr size_t kk = 0;
+    LW_TILE_STEP
+  }
+#undef LW_TILE_A
+  LW_TILE_ROWS(LW_TILE_STORE)
+}
+
+// a[r, k] with consecutive r in memory: a transposed left operand, or a packed panel.
+template <size_t kRows, size_t kVectors>
+void TileAlongM(const Tile& t) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  LW_TILE_ROWS(LW_TILE_DECLARE)
+  PrefetchTile<kRows>(t, kVectors * lanes);
+  const float* HWY_RESTRICT b = t.b;
+  const float* HWY_RESTRICT a = t.a;
+  const size_t b_k = t.b_k;
+  const size_t a_k = t.a_k;
+#define LW_TILE_A(r) a[r]
+  size_t k = t.k;
+  for (; k >= 2; k -= 2) {
+    LW_TILE_STEP a += a_k;
+    LW_TILE_STEP a += a_k;
+  }
+  if (k != 0) LW_TILE_STEP
+#undef LW_TILE_A
+  LW_TILE_ROWS(LW_TILE_STORE)
+}
+
+template <size_t... kIndex>
+constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongK(std::index_sequence<kIndex...>) {
+  return {&TileAlongK<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1>...};
+}
+template <size_t... kIndex>
+constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongM(std::index_sequence<kIndex...>) {
+  return {&TileAlongM<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1>...};
+}
+
+// The tile of this many rows and vectors, for a left operand contiguous in k or in m.
+HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
+  constexpr auto kShapes = std::make_index_sequence<kTileRows * kTileVectors>();
+  static constexpr auto kAlongK = TilesAlongK(kShapes);
+  static constexpr auto kAlongM = TilesAlongM(kShapes);
+  const size_t index = (rows - 1) * kTileVectors + vectors - 1;
+  return along_k ? kAlongK[index] : kAlongM[index];
+}
+
+#undef LW_TILE_ROWS
+#undef LW_TILE_DECLARE
+#undef LW_TILE_FMA
+#undef LW_TILE_STEP
+#undef LW_TILE_STORE
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

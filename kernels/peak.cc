@@ -1,0 +1,122 @@
+#include "kernels/peak.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/peak.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Twelve chains cover the latency of two units; each starts elsewhere, or the compiler would see
+// twelve equal chains and keep one. `seed` is not known at compile time for the same reason.
+#define LW_CHAINS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+
+double FmaProbeOf(size_t iterations, float seed, volatile float* sink) {
+  const hn::ScalableTag<float> d;
+  const auto factor = hn::Set(d, 1.0f - seed);
+  const auto term = hn::Set(d, seed);
+#define LW_START(i) auto c##i = hn::Set(d, seed * (i + 1));
+  LW_CHAINS(LW_START)
+#undef LW_START
+  for (size_t i = 0; i < iterations; ++i) {
+#define LW_STEP(i) c##i = hn::MulAdd(c##i, factor, term);
+    LW_CHAINS(LW_STEP)
+    LW_CHAINS(LW_STEP)
+#undef LW_STEP
+  }
+  auto sum = hn::Zero(d);
+#define LW_SUM(i) sum = hn::Add(sum, c##i);
+  LW_CHAINS(LW_SUM)
+#undef LW_SUM
+  *sink = hn::GetLane(sum);
+  return 2.0 * 12 * 2 * static_cast<double>(iterations) * static_cast<double>(hn::Lanes(d));
+}
+
+double Bf16DotProbeOf(size_t iterations, float seed, volatile float* sink) {
+#if HWY_NATIVE_DOT_BF16
+  const hn::ScalableTag<float> d;
+  const hn::Repartition<hwy::bfloat16_t, decltype(d)> db;
+  const auto a = hn::BitCast(db, hn::Set(d, seed));
+  const auto b = hn::BitCast(db, hn::Set(d, 1.0f - seed));
+  auto high = hn::Zero(d);  // part of the operation where a target needs a second register
+#define LW_START(i) auto c##i = hn::Set(d, seed * (i + 1));
+  LW_CHAINS(LW_START)
+#undef LW_START
+  for (size_t i = 0; i < iterations; ++i) {
+#define LW_STEP(i) c##i = hn::ReorderWidenMulAccumulate(d, a, b, c##i, high);
+    LW_CHAINS(LW_STEP)
+    LW_CHAINS(LW_STEP)
+#undef LW_STEP
+  }
+  auto sum = high;
+#define LW_SUM(i) sum = hn::Add(sum, c##i);
+  LW_CHAINS(LW_SUM)
+#undef LW_SUM
+  *sink = hn::GetLane(sum);
+  return 4.0 * 12 * 2 * static_cast<double>(iterations) * static_cast<double>(hn::Lanes(d));
+#else
+  (void)iterations, (void)seed, (void)sink;
+  return 0.0;
+#endif
+}
+#undef LW_CHAINS
+
+float ReadProbeOf(const float* data, size_t size) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  size_t i = 0;
+  for (; i + 4 * lanes <= size; i += 4 * lanes) {
+    s0 = hn::Add(s0, hn::LoadU(d, data + i));
+    s1 = hn::Add(s1, hn::LoadU(d, data + i + lanes));
+    s2 = hn::Add(s2, hn::LoadU(d, data + i + 2 * lanes));
+    s3 = hn::Add(s3, hn::LoadU(d, data + i + 3 * lanes));
+  }
+  float sum = hn::ReduceSum(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+  for (; i < size; ++i) sum += data[i];
+  return sum;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lanewise::kernels {
+
+HWY_EXPORT(FmaProbeOf);
+HWY_EXPORT(Bf16DotProbeOf);
+HWY_EXPORT(ReadProbeOf);
+
+double RunFmaProbe(size_t iterations) {
+  volatile float seed = 1e-3f;
+  volatile float sink = 0.0f;
+  return HWY_DYNAMIC_DISPATCH(FmaProbeOf)(iterations, seed, &sink);
+}
+
+double RunBf16DotProbe(size_t iterations) {
+  volatile float seed = 1e-3f;
+  volatile float sink = 0.0f;
+  return HWY_DYNAMIC_DISPATCH(Bf16DotProbeOf)(iterations, seed, &sink);
+}
+
+float RunReadProbe(std::span<const float> data) {
+  return HWY_DYNAMIC_DISPATCH(ReadProbeOf)(data.data(), data.size());
+}
+
+const char* SimdTargetName() {
+  const int64_t targets = hwy::SupportedTargets();
+  return hwy::TargetName(targets & -targets);  // the lowest bit is the best target
+}
+
+}  // namespace lanewise::kernels
+#endif  // HWY_ONCE
