@@ -1,7 +1,6 @@
 #include "kernels/peak.h"
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 
 #undef HWY_TARGET_INCLUDE
@@ -41,33 +40,6 @@ double FmaProbeOf(size_t iterations, float seed, volatile float* sink) {
   return 2.0 * 12 * 2 * static_cast<double>(iterations) * static_cast<double>(hn::Lanes(d));
 }
 
-double Bf16DotProbeOf(size_t iterations, float seed, volatile float* sink) {
-#if HWY_NATIVE_DOT_BF16
-  const hn::ScalableTag<float> d;
-  const hn::Repartition<hwy::bfloat16_t, decltype(d)> db;
-  const auto a = hn::BitCast(db, hn::Set(d, seed));
-  const auto b = hn::BitCast(db, hn::Set(d, 1.0f - seed));
-  auto high = hn::Zero(d);  // part of the operation where a target needs a second register
-#define LW_START(i) auto c##i = hn::Set(d, seed * (i + 1));
-  LW_CHAINS(LW_START)
-#undef LW_START
-  for (size_t i = 0; i < iterations; ++i) {
-#define LW_STEP(i) c##i = hn::ReorderWidenMulAccumulate(d, a, b, c##i, high);
-    LW_CHAINS(LW_STEP)
-    LW_CHAINS(LW_STEP)
-#undef LW_STEP
-  }
-  auto sum = high;
-#define LW_SUM(i) sum = hn::Add(sum, c##i);
-  LW_CHAINS(LW_SUM)
-#undef LW_SUM
-  *sink = hn::GetLane(sum);
-  return 4.0 * 12 * 2 * static_cast<double>(iterations) * static_cast<double>(hn::Lanes(d));
-#else
-  (void)iterations, (void)seed, (void)sink;
-  return 0.0;
-#endif
-}
 #undef LW_CHAINS
 
 float ReadProbeOf(const float* data, size_t size) {
@@ -94,7 +66,6 @@ HWY_AFTER_NAMESPACE();
 namespace lanewise::kernels {
 
 HWY_EXPORT(FmaProbeOf);
-HWY_EXPORT(Bf16DotProbeOf);
 HWY_EXPORT(ReadProbeOf);
 
 double RunFmaProbe(size_t iterations) {
@@ -103,19 +74,8 @@ double RunFmaProbe(size_t iterations) {
   return HWY_DYNAMIC_DISPATCH(FmaProbeOf)(iterations, seed, &sink);
 }
 
-double RunBf16DotProbe(size_t iterations) {
-  volatile float seed = 1e-3f;
-  volatile float sink = 0.0f;
-  return HWY_DYNAMIC_DISPATCH(Bf16DotProbeOf)(iterations, seed, &sink);
-}
-
 float RunReadProbe(std::span<const float> data) {
   return HWY_DYNAMIC_DISPATCH(ReadProbeOf)(data.data(), data.size());
-}
-
-const char* SimdTargetName() {
-  const int64_t targets = hwy::SupportedTargets();
-  return hwy::TargetName(targets & -targets);  // the lowest bit is the best target
 }
 
 }  // namespace lanewise::kernels

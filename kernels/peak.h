@@ -19,9 +19,6 @@ double RunBf16DotProbe(size_t iterations);
 // Reads `data` once in order. Returns a sum (so that nothing is optimized away).
 float RunReadProbe(std::span<const float> data);
 
-// Name of the SIMD target that kernels run on, for example "AVX3_ZEN4".
-const char* SimdTargetName();
-
 }  // namespace lanewise::kernels
 
 #endif  // LANEWISE_KERNELS_PEAK_H_

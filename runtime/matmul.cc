@@ -1,0 +1,78 @@
+#include "runtime/matmul.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+
+#include "runtime/parallel.h"
+
+namespace lanewise::runtime {
+namespace {
+
+using kernels::MatmulArgs;
+using kernels::MatmulTile;
+
+// Less work than this (two operations per multiply-add) does not pay for waking a thread.
+constexpr double kWorthwhileFlops = 3e6;
+
+size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// How C is cut: a grid of near-equal ranges, columns in whole tiles.
+struct Grid {
+  size_t rows = 1;
+  size_t columns = 1;
+};
+
+// Columns first: then no two workers pack the same part of B. Rows as well where B is narrow.
+Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers) {
+  const double flops = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) *
+                       static_cast<double>(args.k);
+  const auto useful = static_cast<size_t>(flops / kWorthwhileFlops);
+  workers = std::min(workers, useful);
+  if (workers < 2) return {};
+  const size_t tiles_n = CeilDiv(args.n, tile.columns);
+  const size_t tiles_m = CeilDiv(args.m, tile.rows);
+  Grid grid;
+  // Two ranges a worker even out cores of unequal speed, where each still has enough tiles.
+  const size_t wanted = std::min(2 * workers, useful);
+  grid.columns = std::clamp<size_t>(tiles_n / 4, 1, wanted);
+  grid.rows = std::clamp<size_t>(CeilDiv(wanted, grid.columns), 1, tiles_m);
+  return grid;
+}
+
+// Boundary i of `parts` near-equal parts of [0, size) in whole multiples of `unit`.
+size_t Boundary(size_t i, size_t parts, size_t size, size_t unit) {
+  const size_t units = CeilDiv(size, unit);
+  return std::min(size, (i * units / parts) * unit);
+}
+
+size_t ScratchPerWorker(size_t m, size_t n, size_t k) {
+  return CeilDiv(kernels::MatmulScratchBytes(m, n, k), 64) * 64;
+}
+
+}  // namespace
+
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers) {
+  return ScratchPerWorker(m, n, k) * max_workers;
+}
+
+void Matmul(const Parallel& par, const MatmulArgs& args, std::span<std::byte> scratch) {
+  const MatmulTile tile = kernels::MatmulTileSize();
+  const Grid grid = ChooseGrid(args, tile, par.max_workers());
+  if (grid.rows * grid.columns <= 1) {
+    kernels::Matmul(args, scratch);
+    return;
+  }
+  const size_t bytes = ScratchPerWorker(args.m, args.n, args.k);
+  par.For(grid.rows * grid.columns, [&](size_t task, size_t worker) {
+    const size_t i = task % grid.rows;
+    const size_t j = task / grid.rows;
+    const kernels::MatmulRange range = {
+        Boundary(i, grid.rows, args.m, tile.rows), Boundary(i + 1, grid.rows, args.m, tile.rows),
+        Boundary(j, grid.columns, args.n, tile.columns),
+        Boundary(j + 1, grid.columns, args.n, tile.columns)};
+    kernels::Matmul(args, range, scratch.subspan(worker * bytes, bytes));
+  });
+}
+
+}  // namespace lanewise::runtime
