@@ -19,9 +19,7 @@ void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
   matmul::RunBlocked(args, range, scratch);
 }
 
-size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
-  return matmul::BlockedScratchBytes(m, n, k);
-}
+size_t ScratchBytesOf(size_t m, size_t n, size_t k) { return matmul::BlockedScratchBytes(m, n, k); }
 
 MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }
 

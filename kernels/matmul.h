@@ -47,13 +47,13 @@ enum class MatmulEpilogue : uint8_t {
 };
 
 struct MatmulArgs {
-  MatmulOperand a;         // [m,k]
-  MatmulWeights b;         // [k,n]
-  float* c = nullptr;      // [m,n], must not overlap a or b
-  size_t c_stride = 0;     // >= n
+  MatmulOperand a;      // [m,k]
+  MatmulWeights b;      // [k,n]
+  float* c = nullptr;   // [m,n], must not overlap a or b
+  size_t c_stride = 0;  // >= n
   size_t m = 0;
   size_t n = 0;
-  size_t k = 0;            // 0: the product is zero, the epilogue still applies
+  size_t k = 0;  // 0: the product is zero, the epilogue still applies
   MatmulEpilogue epilogue = MatmulEpilogue::kOverwrite;
   const float* residual = nullptr;
   size_t residual_stride = 0;

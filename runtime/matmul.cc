@@ -25,8 +25,8 @@ struct Grid {
 
 // Columns first: then no two workers pack the same part of B. Rows as well where B is narrow.
 Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers) {
-  const double flops = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) *
-                       static_cast<double>(args.k);
+  const double flops =
+      2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
   const auto useful = static_cast<size_t>(flops / kWorthwhileFlops);
   workers = std::min(workers, useful);
   if (workers < 2) return {};
@@ -67,10 +67,10 @@ void Matmul(const Parallel& par, const MatmulArgs& args, std::span<std::byte> sc
   par.For(grid.rows * grid.columns, [&](size_t task, size_t worker) {
     const size_t i = task % grid.rows;
     const size_t j = task / grid.rows;
-    const kernels::MatmulRange range = {
-        Boundary(i, grid.rows, args.m, tile.rows), Boundary(i + 1, grid.rows, args.m, tile.rows),
-        Boundary(j, grid.columns, args.n, tile.columns),
-        Boundary(j + 1, grid.columns, args.n, tile.columns)};
+    const kernels::MatmulRange range = {Boundary(i, grid.rows, args.m, tile.rows),
+                                        Boundary(i + 1, grid.rows, args.m, tile.rows),
+                                        Boundary(j, grid.columns, args.n, tile.columns),
+                                        Boundary(j + 1, grid.columns, args.n, tile.columns)};
     kernels::Matmul(args, range, scratch.subspan(worker * bytes, bytes));
   });
 }

@@ -71,8 +71,8 @@ HWY_INLINE void PackAAlongM(const float* a, size_t a_k, size_t rows, size_t k,
 }
 
 // Any strides.
-HWY_INLINE void PackAStrided(const float* a, size_t a_row, size_t a_k, size_t rows,
-                             size_t k, float* HWY_RESTRICT out) {
+HWY_INLINE void PackAStrided(const float* a, size_t a_row, size_t a_k, size_t rows, size_t k,
+                             float* HWY_RESTRICT out) {
   const RowTiles tiles(rows);
   for (size_t i = 0; i < tiles.count; ++i) {
     for (size_t kk = 0; kk < k; ++kk) {
@@ -108,23 +108,21 @@ HWY_INLINE void PackBAlongN(const float* b, size_t b_k, size_t n, size_t k,
 }
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
-// Four k of the rows base + 4 * block (one 128-bit block each) as one vector.
-template <size_t kBlocks>
+// Four k of every fourth row, one 128-bit block each, as one vector.
 HWY_INLINE VF LoadBlocks(const float* const* rows, size_t k) {
-  const DF d;
-  if constexpr (kBlocks == 1) {
-    return hn::ResizeBitCast(d, hn::LoadU(hn::FixedTag<float, 4>(), rows[0] + k));
-  } else {
-    const hn::FixedTag<float, 4> d4;
-    const hn::FixedTag<float, 8> d8;
-    const auto low = hn::Combine(d8, hn::LoadU(d4, rows[4] + k), hn::LoadU(d4, rows[0] + k));
-    if constexpr (kBlocks == 2) {
-      return hn::ResizeBitCast(d, low);
-    } else {
-      const auto high = hn::Combine(d8, hn::LoadU(d4, rows[12] + k), hn::LoadU(d4, rows[8] + k));
-      return hn::ResizeBitCast(d, hn::Combine(hn::FixedTag<float, 16>(), high, low));
-    }
-  }
+#if HWY_MAX_BYTES == 16
+  return hn::LoadU(DF(), rows[0] + k);
+#else
+  const hn::FixedTag<float, 4> d4;
+  const hn::FixedTag<float, 8> d8;
+  const auto low = hn::Combine(d8, hn::LoadU(d4, rows[4] + k), hn::LoadU(d4, rows[0] + k));
+#if HWY_MAX_BYTES == 32
+  return low;
+#else
+  const auto high = hn::Combine(d8, hn::LoadU(d4, rows[12] + k), hn::LoadU(d4, rows[8] + k));
+  return hn::Combine(hn::FixedTag<float, 16>(), high, low);
+#endif
+#endif
 }
 
 // Transposes four k of one vector of rows: out[k * stride + row].
@@ -132,11 +130,10 @@ HWY_INLINE void TransposeFour(const float* const* rows, size_t k, float* HWY_RES
                               size_t stride) {
   const DF d;
   const hn::RepartitionToWide<DF> dw;
-  constexpr size_t kBlocks = hn::MaxLanes(DF()) / 4;
-  const VF r0 = LoadBlocks<kBlocks>(rows, k);
-  const VF r1 = LoadBlocks<kBlocks>(rows + 1, k);
-  const VF r2 = LoadBlocks<kBlocks>(rows + 2, k);
-  const VF r3 = LoadBlocks<kBlocks>(rows + 3, k);
+  const VF r0 = LoadBlocks(rows, k);
+  const VF r1 = LoadBlocks(rows + 1, k);
+  const VF r2 = LoadBlocks(rows + 2, k);
+  const VF r3 = LoadBlocks(rows + 3, k);
   const auto lower01 = hn::BitCast(dw, hn::InterleaveLower(d, r0, r1));
   const auto lower23 = hn::BitCast(dw, hn::InterleaveLower(d, r2, r3));
   const auto upper01 = hn::BitCast(dw, hn::InterleaveUpper(d, r0, r1));

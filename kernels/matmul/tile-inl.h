@@ -86,27 +86,27 @@ HWY_INLINE void StoreRow(const Tile& t, size_t row, VF v0, VF v1, VF v2) {
 
 #define LW_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
-#define LW_TILE_DECLARE(r)                                             \
+#define LW_TILE_DECLARE(r)                                                \
   VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
   (void)c##r##0, (void)c##r##1, (void)c##r##2;
 
-#define LW_TILE_FMA(r)                                                  \
-  if constexpr (kRows > r) {                                            \
-    const VF av = hn::Set(d, LW_TILE_A(r));                             \
-    c##r##0 = hn::MulAdd(av, b0, c##r##0);                              \
-    if constexpr (kVectors > 1) c##r##1 = hn::MulAdd(av, b1, c##r##1);  \
-    if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(av, b2, c##r##2);  \
+#define LW_TILE_FMA(r)                                                 \
+  if constexpr (kRows > r) {                                           \
+    const VF av = hn::Set(d, LW_TILE_A(r));                            \
+    c##r##0 = hn::MulAdd(av, b0, c##r##0);                             \
+    if constexpr (kVectors > 1) c##r##1 = hn::MulAdd(av, b1, c##r##1); \
+    if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(av, b2, c##r##2); \
   }
 
-#define LW_TILE_STEP                                            \
-  {                                                             \
-    const VF b0 = hn::LoadU(d, b);                              \
-    VF b1 = b0, b2 = b0;                                        \
-    if constexpr (kVectors > 1) b1 = hn::LoadU(d, b + lanes);   \
+#define LW_TILE_STEP                                              \
+  {                                                               \
+    const VF b0 = hn::LoadU(d, b);                                \
+    VF b1 = b0, b2 = b0;                                          \
+    if constexpr (kVectors > 1) b1 = hn::LoadU(d, b + lanes);     \
     if constexpr (kVectors > 2) b2 = hn::LoadU(d, b + 2 * lanes); \
-    (void)b1, (void)b2;                                         \
-    LW_TILE_ROWS(LW_TILE_FMA)                                   \
-    b += b_k;                                                   \
+    (void)b1, (void)b2;                                           \
+    LW_TILE_ROWS(LW_TILE_FMA)                                     \
+    b += b_k;                                                     \
   }
 
 #define LW_TILE_STORE(r) \
@@ -141,10 +141,22 @@ void TileAlongK(const Tile& t) {
   size_t k = 0;
 #define LW_TILE_A(r) a##r[k + kk]
   for (; k + 4 <= t.k; k += 4) {
-    { constexpr size_t kk = 0; LW_TILE_STEP }
-    { constexpr size_t kk = 1; LW_TILE_STEP }
-    { constexpr size_t kk = 2; LW_TILE_STEP }
-    { constexpr size_t kk = 3; LW_TILE_STEP }
+    {
+      constexpr size_t kk = 0;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 1;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 2;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 3;
+      LW_TILE_STEP
+    }
   }
   for (; k < t.k; ++k) {
     constexpr size_t kk = 0;

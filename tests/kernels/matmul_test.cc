@@ -92,7 +92,8 @@ void CheckAgainstReference(Problem& p) {
   for (size_t i = 0; i < p.args.m; ++i) {
     for (size_t j = 0; j < p.args.n; ++j) {
       const auto& e = expected[i * p.args.n + j];
-      const double error = std::fabs(static_cast<double>(p.args.c[i * p.args.c_stride + j]) - e.value);
+      const double error =
+          std::fabs(static_cast<double>(p.args.c[i * p.args.c_stride + j]) - e.value);
       worst = std::max(worst, std::isnan(error) ? 1.0 : error / (e.magnitude + 1e-30));
     }
   }
@@ -108,11 +109,12 @@ void CheckAgainstReference(Problem& p) {
 }
 
 TEST_CASE("Matmul: all forms, sizes around the tiles, every epilogue") {
-  const size_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 12, 13, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 97, 100};
+  const size_t sizes[] = {1,  2,  3,  5,  7,  8,  9,  12, 13, 16, 17,
+                          31, 33, 47, 48, 49, 63, 64, 65, 97, 100};
   std::mt19937 random(7);
   testing::ForEachTarget([&] {
     for (const Form form : kForms) {
-      for (int round = 0; round < 60; ++round) {
+      for (int round = 0; round < 25; ++round) {
         const auto pick = [&] { return sizes[random() % std::size(sizes)]; };
         const size_t m = pick(), n = pick(), k = pick();
         const auto epilogue = static_cast<MatmulEpilogue>(random() % 4);
@@ -132,8 +134,8 @@ TEST_CASE("Matmul: several blocks in every dimension") {
     size_t m, n, k;
   };
   const Shape shapes[] = {{1, 300, 1000},  {3, 1000, 770},  {8, 65, 2000}, {9, 129, 900},
-                          {17, 1000, 400}, {700, 20, 500},  {100, 8, 1000}, {600, 65, 390},
-                          {65, 800, 1000}, {20, 1500, 385}, {64, 64, 3},   {130, 2, 2000}};
+                          {17, 1000, 400}, {550, 20, 400},  {100, 8, 500}, {40, 65, 390},
+                          {65, 700, 390},  {20, 1500, 385}, {64, 64, 3},   {130, 2, 2000}};
   testing::ForEachTarget([&] {
     for (const Form form : kForms) {
       for (const Shape& s : shapes) {
