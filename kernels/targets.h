@@ -19,8 +19,8 @@ std::vector<const char*> SupportedTargetNames();
 size_t VectorBytes();
 
 // Makes all kernels run the named target (letter case is ignored), or the best one again with "" or
-// "auto". False, and nothing changed, if the name is not one of SupportedTargetNames(). Process-wide;
-// must not be called while a kernel runs.
+// "auto". False, and nothing changed, if the name is not one of SupportedTargetNames().
+// Process-wide; must not be called while a kernel runs.
 bool ForceTarget(std::string_view name);
 
 }  // namespace lanewise::kernels

@@ -37,9 +37,9 @@ inline double UlpError(float x, double expected) {
   }
   const float magnitude = std::fabs(nearest);
   const float next = std::nextafter(magnitude, std::numeric_limits<float>::infinity());
-  const double ulp = std::isinf(next)
-                         ? static_cast<double>(magnitude) - static_cast<double>(std::nextafter(magnitude, 0.0f))
-                         : static_cast<double>(next) - static_cast<double>(magnitude);
+  const double ulp = std::isinf(next) ? static_cast<double>(magnitude) -
+                                            static_cast<double>(std::nextafter(magnitude, 0.0f))
+                                      : static_cast<double>(next) - static_cast<double>(magnitude);
   return std::fabs(static_cast<double>(x) - expected) / ulp;
 }
 
