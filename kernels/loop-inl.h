@@ -1,0 +1,86 @@
+// Loops over arrays of float: full vectors, then one partial vector. For use inside other kernels.
+//
+// Each takes the pointers of its inputs and calls f(d, lanes...), which returns the vector to
+// store. Every load of an iteration comes before its store, so the output may be any of the inputs.
+#if defined(LANEWISE_KERNELS_LOOP_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_LOOP_INL_H_
+#undef LANEWISE_KERNELS_LOOP_INL_H_
+#else
+#define LANEWISE_KERNELS_LOOP_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+
+// y[i] = f(x[i]).
+template <class D, class F>
+HWY_INLINE void Map(D d, const float* x, float* y, size_t n, const F& f) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    const auto a = hn::LoadU(d, x + i);
+    const auto b = hn::LoadU(d, x + i + lanes);
+    hn::StoreU(f(d, a), d, y + i);
+    hn::StoreU(f(d, b), d, y + i + lanes);
+  }
+  for (; i < n; i += lanes) {
+    const size_t count = HWY_MIN(lanes, n - i);
+    hn::StoreN(f(d, hn::LoadN(d, x + i, count)), d, y + i, count);
+  }
+}
+
+// y[i] = f(a[i], b[i]).
+template <class D, class F>
+HWY_INLINE void Map(D d, const float* a, const float* b, float* y, size_t n, const F& f) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    const auto a0 = hn::LoadU(d, a + i);
+    const auto a1 = hn::LoadU(d, a + i + lanes);
+    const auto b0 = hn::LoadU(d, b + i);
+    const auto b1 = hn::LoadU(d, b + i + lanes);
+    hn::StoreU(f(d, a0, b0), d, y + i);
+    hn::StoreU(f(d, a1, b1), d, y + i + lanes);
+  }
+  for (; i < n; i += lanes) {
+    const size_t count = HWY_MIN(lanes, n - i);
+    hn::StoreN(f(d, hn::LoadN(d, a + i, count), hn::LoadN(d, b + i, count)), d, y + i, count);
+  }
+}
+
+// Folds x[0, n) into four accumulators that start at `initial`: acc = step(d, acc, x), where a
+// partial vector is filled up with `fill`; returns their combination by join(acc, acc).
+template <class D, class V, class Step, class Join>
+HWY_INLINE V Fold(D d, const float* x, size_t n, V initial, float fill, const Step& step,
+                  const Join& join) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const size_t lanes = hn::Lanes(d);
+  V a0 = initial;
+  V a1 = initial;
+  V a2 = initial;
+  V a3 = initial;
+  size_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    a0 = step(d, a0, hn::LoadU(d, x + i));
+    a1 = step(d, a1, hn::LoadU(d, x + i + lanes));
+    a2 = step(d, a2, hn::LoadU(d, x + i + 2 * lanes));
+    a3 = step(d, a3, hn::LoadU(d, x + i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) a0 = step(d, a0, hn::LoadU(d, x + i));
+  if (i < n) a1 = step(d, a1, hn::LoadNOr(hn::Set(d, fill), d, x + i, n - i));
+  return join(join(a0, a1), join(a2, a3));
+}
+
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,279 @@
+#include "kernels/softmax.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/softmax.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/highway.h"
+#include "kernels/loop-inl.h"
+#include "kernels/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// --- Runs longer than a vector: several passes over one run, which stays in L1. ---
+
+using DF = hn::ScalableTag<float>;
+using VF = hn::Vec<DF>;
+
+void ForwardRun(const float* x, float* y, size_t size) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  const auto max = [](DF, VF a, VF v) HWY_ATTR { return hn::Max(a, v); };
+  const auto join_max = [](VF a, VF b) HWY_ATTR { return hn::Max(a, b); };
+  const VF largest = hn::Set(d, hn::ReduceMax(d, Fold(d, x, size, hn::Set(d, kMinusInfinity),
+                                                      kMinusInfinity, max, join_max)));
+  VF sum0 = hn::Zero(d);
+  VF sum1 = hn::Zero(d);
+  size_t i = 0;
+  for (; i + 2 * lanes <= size; i += 2 * lanes) {
+    const VF e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
+    const VF e1 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + lanes), largest));
+    hn::StoreU(e0, d, y + i);
+    hn::StoreU(e1, d, y + i + lanes);
+    sum0 = hn::Add(sum0, e0);
+    sum1 = hn::Add(sum1, e1);
+  }
+  for (; i < size; i += lanes) {
+    const size_t n = std::min(lanes, size - i);
+    const VF e =
+        ExpNoOverflow(d, hn::Sub(hn::LoadNOr(hn::Set(d, kMinusInfinity), d, x + i, n), largest));
+    hn::StoreN(e, d, y + i, n);
+    sum0 = hn::Add(sum0, e);
+  }
+  const float factor = 1.0f / hn::ReduceSum(d, hn::Add(sum0, sum1));
+  Map(d, y, y, size, [factor](DF tag, VF v) HWY_ATTR { return hn::Mul(v, hn::Set(tag, factor)); });
+}
+
+void BackwardRun(const float* y, const float* dy, float* dx, size_t size) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  VF sum0 = hn::Zero(d);
+  VF sum1 = hn::Zero(d);
+  size_t i = 0;
+  for (; i + 2 * lanes <= size; i += 2 * lanes) {
+    sum0 = hn::MulAdd(hn::LoadU(d, y + i), hn::LoadU(d, dy + i), sum0);
+    sum1 = hn::MulAdd(hn::LoadU(d, y + i + lanes), hn::LoadU(d, dy + i + lanes), sum1);
+  }
+  for (; i < size; i += lanes) {
+    const size_t n = std::min(lanes, size - i);
+    sum0 = hn::MulAdd(hn::LoadN(d, y + i, n), hn::LoadN(d, dy + i, n), sum0);
+  }
+  const float dot = hn::ReduceSum(d, hn::Add(sum0, sum1));
+  Map(d, y, dy, dx, size,
+      [dot](DF tag, VF a, VF b) HWY_ATTR { return hn::Mul(a, hn::Sub(b, hn::Set(tag, dot))); });
+}
+
+// --- Short runs: several of them in each vector, each padded to a power of two of lanes. ---
+
+using DS = hn::CappedTag<float, 16>;  // with more lanes, the block shuffles below would not do
+using VS = hn::Vec<DS>;
+
+// Combines each lane with all others of its run of kRun lanes; every lane gets the result.
+template <size_t kRun, class Op>
+HWY_INLINE VS AcrossRun(DS d, VS v, const Op& op) {
+  if constexpr (kRun >= 2) v = op(v, hn::Shuffle2301(v));
+  if constexpr (kRun >= 4) v = op(v, hn::Shuffle1032(v));
+  if constexpr (kRun >= 8) v = op(v, hn::SwapAdjacentBlocks(v));
+  if constexpr (kRun >= 16) v = op(v, hn::ReverseBlocks(d, v));
+  return v;
+}
+
+template <size_t kRun>
+HWY_INLINE VS ForwardLanes(DS d, VS x) {
+  const VS largest = AcrossRun<kRun>(d, x, [](VS a, VS b) HWY_ATTR { return hn::Max(a, b); });
+  const VS e = ExpNoOverflow(d, hn::Sub(x, largest));
+  return hn::Div(e, AcrossRun<kRun>(d, e, [](VS a, VS b) HWY_ATTR { return hn::Add(a, b); }));
+}
+
+template <size_t kRun>
+HWY_INLINE VS BackwardLanes(DS d, VS y, VS dy) {
+  const VS dot =
+      AcrossRun<kRun>(d, hn::Mul(y, dy), [](VS a, VS b) HWY_ATTR { return hn::Add(a, b); });
+  return hn::Mul(y, hn::Sub(dy, dot));
+}
+
+// x, y: `size` lanes of runs in a row, without gaps.
+template <size_t kRun>
+void ForwardPacked(const float* x, float* y, size_t size) {
+  const DS d;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= size; i += lanes) {
+    hn::StoreU(ForwardLanes<kRun>(d, hn::LoadU(d, x + i)), d, y + i);
+  }
+  if (i < size) {
+    const size_t n = size - i;
+    hn::StoreN(ForwardLanes<kRun>(d, hn::LoadN(d, x + i, n)), d, y + i, n);
+  }
+}
+
+template <size_t kRun>
+void BackwardPacked(const float* y, const float* dy, float* dx, size_t size) {
+  const DS d;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= size; i += lanes) {
+    hn::StoreU(BackwardLanes<kRun>(d, hn::LoadU(d, y + i), hn::LoadU(d, dy + i)), d, dx + i);
+  }
+  if (i < size) {
+    const size_t n = size - i;
+    hn::StoreN(BackwardLanes<kRun>(d, hn::LoadN(d, y + i, n), hn::LoadN(d, dy + i, n)), d, dx + i,
+               n);
+  }
+}
+
+// The runs of a matrix, numbered row by row.
+struct Runs {
+  size_t groups, size, padded;
+
+  template <typename T>
+  T* At(Mat<T> m, size_t index) const {
+    return m.Row(index / groups) + index % groups * size;
+  }
+};
+
+constexpr size_t kBuffer = 512;  // floats of padded runs handled at a time
+
+// Copies runs [first, first + count) of m to a buffer of padded runs.
+void Pack(Runs runs, Mat<const float> m, size_t first, size_t count, float pad, float* buffer) {
+  for (size_t i = 0; i < count; ++i) {
+    const float* from = runs.At(m, first + i);
+    float* to = buffer + i * runs.padded;
+    size_t j = 0;
+    for (; j < runs.size; ++j) to[j] = from[j];
+    for (; j < runs.padded; ++j) to[j] = pad;
+  }
+}
+
+void Unpack(Runs runs, const float* buffer, size_t first, size_t count, Mat<float> m) {
+  for (size_t i = 0; i < count; ++i) {
+    const float* from = buffer + i * runs.padded;
+    float* to = runs.At(m, first + i);
+    for (size_t j = 0; j < runs.size; ++j) to[j] = from[j];
+  }
+}
+
+template <size_t kRun>
+void ForwardShort(Mat<const float> x, Mat<float> y, Runs runs) {
+  if (runs.size == kRun && x.stride == x.cols && y.stride == y.cols) {
+    ForwardPacked<kRun>(x.data, y.data, x.rows * x.cols);
+    return;
+  }
+  alignas(64) float buffer[kBuffer];
+  const size_t total = x.rows * runs.groups;
+  for (size_t first = 0; first < total; first += kBuffer / kRun) {
+    const size_t count = std::min(kBuffer / kRun, total - first);
+    Pack(runs, x, first, count, kMinusInfinity, buffer);
+    ForwardPacked<kRun>(buffer, buffer, count * kRun);
+    Unpack(runs, buffer, first, count, y);
+  }
+}
+
+template <size_t kRun>
+void BackwardShort(Mat<const float> y, Mat<const float> dy, Mat<float> dx, Runs runs) {
+  if (runs.size == kRun && y.stride == y.cols && dy.stride == dy.cols && dx.stride == dx.cols) {
+    BackwardPacked<kRun>(y.data, dy.data, dx.data, y.rows * y.cols);
+    return;
+  }
+  alignas(64) float buffer[kBuffer];
+  alignas(64) float gradient[kBuffer];
+  const size_t total = y.rows * runs.groups;
+  for (size_t first = 0; first < total; first += kBuffer / kRun) {
+    const size_t count = std::min(kBuffer / kRun, total - first);
+    Pack(runs, y, first, count, 0.0f, buffer);
+    Pack(runs, dy, first, count, 0.0f, gradient);
+    BackwardPacked<kRun>(buffer, gradient, gradient, count * kRun);
+    Unpack(runs, gradient, first, count, dx);
+  }
+}
+
+// Lanes that a run of `size` columns takes in the short form, or 0 if it does not fit into a
+// vector.
+size_t PaddedRun(size_t size) {
+  size_t padded = 1;
+  while (padded < size) padded *= 2;
+  return padded <= hn::Lanes(DS()) ? padded : 0;
+}
+
+void Forward(Mat<const float> x, Mat<float> y, size_t groups) {
+  const size_t size = x.cols / groups;
+  const Runs runs{groups, size, PaddedRun(size)};
+  switch (runs.padded) {
+    case 1:
+      return ForwardShort<1>(x, y, runs);
+    case 2:
+      return ForwardShort<2>(x, y, runs);
+    case 4:
+      return ForwardShort<4>(x, y, runs);
+    case 8:
+      return ForwardShort<8>(x, y, runs);
+    case 16:
+      return ForwardShort<16>(x, y, runs);
+    default:
+      break;
+  }
+  for (size_t r = 0; r < x.rows; ++r) {
+    for (size_t g = 0; g < groups; ++g) ForwardRun(x.Row(r) + g * size, y.Row(r) + g * size, size);
+  }
+}
+
+void Backward(Mat<const float> y, Mat<const float> dy, Mat<float> dx, size_t groups) {
+  const size_t size = y.cols / groups;
+  const Runs runs{groups, size, PaddedRun(size)};
+  switch (runs.padded) {
+    case 1:
+      return BackwardShort<1>(y, dy, dx, runs);
+    case 2:
+      return BackwardShort<2>(y, dy, dx, runs);
+    case 4:
+      return BackwardShort<4>(y, dy, dx, runs);
+    case 8:
+      return BackwardShort<8>(y, dy, dx, runs);
+    case 16:
+      return BackwardShort<16>(y, dy, dx, runs);
+    default:
+      break;
+  }
+  for (size_t r = 0; r < y.rows; ++r) {
+    for (size_t g = 0; g < groups; ++g) {
+      BackwardRun(y.Row(r) + g * size, dy.Row(r) + g * size, dx.Row(r) + g * size, size);
+    }
+  }
+}
+
+}  // namespace
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lanewise::kernels {
+namespace {
+
+HWY_EXPORT(Forward);
+HWY_EXPORT(Backward);
+
+}  // namespace
+
+void SoftmaxForward(Mat<const float> x, Mat<float> y, size_t groups) {
+  HWY_DYNAMIC_DISPATCH(Forward)(x, y, groups);
+}
+
+void SoftmaxBackward(Mat<const float> y, Mat<const float> dy, Mat<float> dx, size_t groups) {
+  HWY_DYNAMIC_DISPATCH(Backward)(y, dy, dx, groups);
+}
+
+}  // namespace lanewise::kernels
+#endif  // HWY_ONCE
