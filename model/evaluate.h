@@ -14,11 +14,6 @@
 namespace lanewise::model {
 
 struct EvaluateOptions {
-  // Models with a context: windows of this many tokens (0: the model's context); each window after the first starts
-  // `stride` tokens after the one before (0: half a window... a whole one for speed) and counts only targets not counted before.
-  // Recurrent models carry their state through the whole text, and read both as the length of an internal chunk.
-  size_t ctx = 0;
-  size_t stride = 0;
   bool per_token = false;
   uint64_t max_tokens = 0;  // stop after that many; 0: all
   // Called now and then with the share that is done; returning false stops (the result covers what was done).
@@ -34,9 +29,14 @@ struct EvaluateResult {
 };
 
 // An evaluator keeps its plan and memory between calls: training evaluates often.
+//
+// Recurrent models carry their state through the whole text; ctx and stride do not matter. Others read windows of `ctx`
+// tokens (0: the model's context); each begins `stride` tokens (0: ctx) after the one before, and counts only the
+// targets that none before it counted.
 class Evaluator {
  public:
-  Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx, size_t stride);
+  Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx = 0,
+            size_t stride = 0);
   ~Evaluator();
   EvaluateResult Run(const float* weights, const TokenArray& tokens, const EvaluateOptions& options);
   size_t MemoryBytes() const;

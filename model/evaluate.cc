@@ -1,0 +1,139 @@
+#include "model/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "model/error.h"
+#include "runtime/arena.h"
+#include "runtime/check.h"
+#include "runtime/executor.h"
+
+namespace lanewise::model {
+
+namespace {
+constexpr size_t kChunk = 512;        // steps of a recurrent model's pass
+constexpr size_t kBatchTokens = 2048;  // rows of a pass over windows
+}  // namespace
+
+struct Evaluator::Impl {
+  Impl(const Model& m, const runtime::Scheduler& s, size_t ctx, size_t stride_in)
+      : model(m), scheduler(s) {
+    const size_t window = ctx == 0 ? m.context() : ctx;
+    steps = m.recurrent() ? kChunk : window;
+    stride = m.recurrent() ? steps : (stride_in == 0 ? window : stride_in);
+    if (stride > steps) {
+      throw UsageError(runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
+    }
+    sequences = m.recurrent() ? 1 : std::max<size_t>(1, kBatchTokens / steps);
+    ports = m.Build({.sequences = sequences,
+                     .steps = steps,
+                     .losses = true,
+                     .state = m.recurrent()});
+    auto graph = std::make_shared<const runtime::Graph>(std::move(ports.graph));
+    auto plan = std::make_shared<const runtime::Plan>(
+        runtime::MakePlan(*graph, s.All().max_workers()));
+    executor = std::make_unique<runtime::Executor>(graph, plan);
+    inputs.resize(sequences * steps);
+    targets.resize(sequences * steps);
+    nll.resize(sequences * steps);
+    if (m.recurrent()) {
+      specs = m.state(0);
+      for (const StateSpec& spec : specs) {
+        state[0].emplace_back(spec.Count());
+        state[1].emplace_back(spec.Count());
+      }
+    }
+    BindAll();
+  }
+
+  void BindAll() {
+    executor->Bind(ports.tokens, inputs.data());
+    executor->Bind(ports.targets, targets.data());
+    executor->Bind(ports.scale, &scale);
+    executor->Bind(ports.nll, nll.data());
+    if (ports.lengths) executor->Bind(ports.lengths, &length);
+  }
+
+  // Rows [0, sequences): windows that begin at first, first + stride, ... Returns the counted targets.
+  void Fill(const TokenArray& tokens, uint64_t last, uint64_t first) {
+    std::ranges::fill(inputs, 0);
+    std::ranges::fill(targets, -1);
+    length = static_cast<int32_t>(std::min<uint64_t>(steps, last - std::min(last, first)));
+    for (size_t s = 0; s < sequences; ++s) {
+      const uint64_t begin = first + s * stride;
+      if (begin >= last) break;
+      const size_t count = static_cast<size_t>(std::min<uint64_t>(steps, last - begin));
+      tokens.Copy(begin, std::span(inputs).subspan(s * steps, count));
+      // Targets that an earlier window counted are left out.
+      const size_t skip = begin == 0 ? 0 : steps - stride;
+      if (skip >= count) continue;
+      tokens.Copy(begin + 1 + skip, std::span(targets).subspan(s * steps + skip, count - skip));
+    }
+  }
+
+  const Model& model;
+  const runtime::Scheduler& scheduler;
+  size_t steps = 0, stride = 0, sequences = 0;
+  ModelGraph ports;
+  std::unique_ptr<runtime::Executor> executor;
+  std::vector<int32_t> inputs, targets;
+  std::vector<float> nll;
+  float scale = 1;
+  int32_t length = 0;
+  std::vector<StateSpec> specs;
+  std::vector<std::vector<float>> state[2];
+};
+
+Evaluator::Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx,
+                     size_t stride)
+    : impl_(std::make_unique<Impl>(model, scheduler, ctx, stride)) {}
+
+Evaluator::~Evaluator() = default;
+
+size_t Evaluator::MemoryBytes() const { return impl_->executor->plan().arena_bytes; }
+
+EvaluateResult Evaluator::Run(const float* weights, const TokenArray& tokens,
+                              const EvaluateOptions& options) {
+  Impl& m = *impl_;
+  const uint64_t count =
+      options.max_tokens == 0 ? tokens.size() : std::min(tokens.size(), options.max_tokens);
+  if (count < 2) throw InputError("evaluation needs at least two tokens");
+  const uint64_t last = count - 1;  // inputs are tokens [0, last), targets the ones after
+  m.executor->BindParameters(weights, nullptr);
+  for (auto& copies : m.state) {
+    for (auto& tensor : copies) std::ranges::fill(tensor, 0.0F);
+  }
+  EvaluateResult result;
+  result.tokens = count;
+  double sum = 0;
+  size_t current = 0;
+  for (uint64_t first = 0; first < last; first += m.sequences * m.stride) {
+    m.Fill(tokens, last, first);
+    for (size_t i = 0; i < m.specs.size(); ++i) {
+      m.executor->Bind(m.ports.state_in[i], m.state[current][i].data());
+      m.executor->Bind(m.ports.state_out[i], m.state[1 - current][i].data());
+    }
+    m.executor->Run(m.scheduler.All());
+    current = 1 - current;
+    for (size_t r = 0; r < m.nll.size(); ++r) {
+      if (m.targets[r] < 0) continue;
+      sum += static_cast<double>(m.nll[r]);
+      ++result.targets;
+      if (options.per_token) result.token_cross_entropy.push_back(m.nll[r]);
+    }
+    if (options.progress && !options.progress(static_cast<double>(first) / static_cast<double>(last))) {
+      break;
+    }
+  }
+  result.cross_entropy = sum / static_cast<double>(result.targets);
+  if (tokens.bytes > 0) {
+    // The text's share of bytes per token carries over to a part of it.
+    const double bytes_per_token =
+        static_cast<double>(tokens.bytes) / static_cast<double>(tokens.size());
+    result.bits_per_byte = result.cross_entropy / std::numbers::ln2 / bytes_per_token;
+  }
+  return result;
+}
+
+}  // namespace lanewise::model

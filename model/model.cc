@@ -1,0 +1,57 @@
+#include "model/model.h"
+
+#include <cmath>
+
+#include "model/error.h"
+#include "model/slot_rnn/slot_rnn.h"
+#include "runtime/check.h"
+
+namespace lanewise::model {
+
+std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where) {
+  const std::string kind = GetString(config, "model", where);
+  if (kind == "slot_rnn") return std::make_unique<SlotRnn>(SlotRnnConfig::FromJson(config, where));
+  throw InputError(where + ": \"model\" is \"" + kind + "\"; known are slot_rnn and llama");
+}
+
+void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights) {
+  LW_CHECK(weights.size() >= params.buffer_size(), "weights: buffer too small");
+  for (const Param& p : params.params()) {
+    const NamedTensor* tensor = file.Find(p.name);
+    if (tensor == nullptr) throw InputError(file.path + ": tensor \"" + p.name + "\" is missing");
+    const std::vector<size_t> shape = p.Shape();
+    // A vector may also be stored as [n, 1], as the seed's files do.
+    const bool same = std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end());
+    const bool column = p.is_vector && tensor->Elements() == p.cols &&
+                        (tensor->shape.size() == 1 || tensor->shape[1] == 1);
+    if (!same && !column) {
+      throw InputError(runtime::StrCat(file.path, ": tensor \"", p.name, "\" is ",
+                                       ShapeText(tensor->shape), ", the sizes in the configuration make it ",
+                                       ShapeText({shape.begin(), shape.end()})));
+    }
+    const Mat<float> m = p.In(weights.data());
+    for (size_t r = 0; r < p.rows; ++r) {
+      tensor->read(r * p.cols, m.RowSpan(r));
+      for (float value : m.RowSpan(r)) {
+        if (!std::isfinite(value)) {
+          throw InputError(file.path + ": tensor \"" + p.name + "\" holds NaN or infinity");
+        }
+      }
+    }
+  }
+}
+
+std::vector<TensorSource> WeightSources(const ParamSet& params, const float* buffer,
+                                        const std::string& prefix) {
+  std::vector<TensorSource> sources;
+  for (const Param& p : params.params()) {
+    TensorSource source =
+        MakeStridedSource(prefix + p.name, buffer + p.offset, p.rows, p.cols, p.stride);
+    const std::vector<size_t> shape = p.Shape();
+    source.shape.assign(shape.begin(), shape.end());
+    sources.push_back(std::move(source));
+  }
+  return sources;
+}
+
+}  // namespace lanewise::model
