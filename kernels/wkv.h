@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include "kernels/view.h"
 
@@ -51,17 +52,30 @@ struct WkvInputs {
 // Saved states of T steps: one before step 0 and one before each further multiple of kWkvSegment.
 constexpr size_t WkvCheckpoints(size_t steps) { return (steps + kWkvSegment - 1) / kWkvSegment; }
 
-// Runs steps [0, length); rows of ry and inv_den from length on become zero. Any output but ry may have
-// null data and is then not written. state_in [2S,E] (data null: zeros); state_out [2S,E] after step
-// length-1; for the backward pass: inv_den [T,E] = 1/Dn and states [WkvCheckpoints(T)*2S, E].
-void WkvForward(const WkvInputs& in, size_t length, Mat<const float> state_in, Mat<float> ry,
-                Mat<float> state_out, Mat<float> inv_den, Mat<float> states);
+// What the backward pass needs. y - v is kept rather than y, because where the present token dominates
+// the gradient of the key is a multiple of it, and would be lost in the rounding of y.
+template <typename T>
+struct WkvSave {
+  Mat<T> offset;   // [T,E]: y - v
+  Mat<T> inv_den;  // [T,E]: 1/Dn
+  Mat<T> states;   // [WkvCheckpoints(T)*2S, E]
 
-struct WkvSaved {         // of the forward pass
-  Mat<const float> ry;       // [T,E]
-  Mat<const float> inv_den;  // [T,E]
-  Mat<const float> states;   // [WkvCheckpoints(T)*2S, E]
+  WkvSave Cols(size_t begin, size_t count) const {
+    if (offset.data == nullptr) return {};
+    return {offset.Cols(begin, count), inv_den.Cols(begin, count), states.Cols(begin, count)};
+  }
+  operator WkvSave<const T>() const  // NOLINT(google-explicit-constructor): an output may be read
+    requires(!std::is_const_v<T>)
+  {
+    return {offset, inv_den, states};
+  }
 };
+
+// Runs steps [0, length); rows of ry, offset and inv_den from length on become zero. state_out
+// and save may have // null data and is then not written. state_in [2S,E] (data null: zeros); state_out [2S,E] is the state
+// after step length-1; save is for the backward pass.
+void WkvForward(const WkvInputs& in, size_t length, Mat<const float> state_in, Mat<float> ry,
+                Mat<float> state_out, const WkvSave<float>& save);
 
 // What follows the last step of a chunk that is not the last; null data at the end of a window.
 struct WkvEnd {
@@ -82,7 +96,7 @@ struct WkvGradients {
 // scratch holds WkvBackwardScratch(S) floats. Error relative to the norm of each gradient: below 5e-5
 // for decay_*, 1e-4 for the others, up to 8192 steps.
 size_t WkvBackwardScratch(size_t slots);
-void WkvBackward(const WkvInputs& in, size_t length, const WkvSaved& saved, const WkvEnd& end,
+void WkvBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& end,
                  Mat<const float> dry, const WkvGradients& out, std::span<float> scratch);
 
 // The chunk-parallel form in time: chunks of a multiple of kWkvSegment steps. All slots share one factor
@@ -92,7 +106,7 @@ void WkvBackward(const WkvInputs& in, size_t length, const WkvSaved& saved, cons
 // decay and local, the gradient of the chunk's initial state with zero after its end, and WkvCarry takes
 // the gradient from the later chunk to the earlier; then WkvBackward with `end`.
 void WkvChunk(const WkvInputs& in, size_t length, std::span<float> decay, Mat<float> local);
-void WkvChunkBackward(const WkvInputs& in, size_t length, const WkvSaved& saved,
+void WkvChunkBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
                       Mat<const float> dry, std::span<float> decay, Mat<float> local);
 void WkvCarry(std::span<const float> decay, Mat<const float> local, Mat<const float> state,
               Mat<float> state_out);

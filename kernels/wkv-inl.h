@@ -1,0 +1,140 @@
+// Parts of the WKV scan that its forward and backward passes share.
+//
+// A segment of up to kWkvSegment steps of one vector of channels is staged in three phases: the front
+// turns raw inputs into vectors [step][lane] in scratch memory, the cores run the recurrence over
+// groups of slots with the states in registers, the back finishes what is not recurrent. Only the
+// front and the back know of partial vectors: unused lanes hold finite values that no one stores.
+#if defined(LANEWISE_KERNELS_WKV_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_WKV_INL_H_
+#undef LANEWISE_KERNELS_WKV_INL_H_
+#else
+#define LANEWISE_KERNELS_WKV_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+
+#include "hwy/highway.h"
+#include "kernels/math-inl.h"
+#include "kernels/wkv.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace wkv {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// No vector is wider than a block, so a block is a whole number of vectors.
+using D = hn::CappedTag<float, kWkvBlock>;
+using V = hn::Vec<D>;
+
+inline constexpr float kKeyLimit = 10.0f;
+inline constexpr float kEpsilon = 1e-6f;
+inline constexpr size_t kMaxLanes = D().MaxLanes();
+
+// Slots whose two states stay in registers together.
+#if HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_AVX2
+inline constexpr size_t kMaxGroup = 4;
+#else
+inline constexpr size_t kMaxGroup = 8;
+#endif
+
+// Groups are 8, 4, 3, 2 or 1 slots.
+HWY_INLINE size_t GroupSize(size_t slots_left) {
+  if (kMaxGroup == 8 && slots_left >= 8) return 8;
+  return std::min<size_t>(slots_left, 4);
+}
+
+// The first `valid` lanes in memory, the others zero; kTail: fewer than all.
+template <bool kTail>
+HWY_INLINE V LoadPart(D d, const float* from, size_t valid) {
+  if constexpr (kTail) return hn::LoadN(d, from, valid);
+  return hn::LoadU(d, from);
+}
+
+template <bool kTail>
+HWY_INLINE void StorePart(V v, D d, float* to, size_t valid) {
+  if constexpr (kTail) {
+    hn::StoreN(v, d, to, valid);
+  } else {
+    hn::StoreU(v, d, to);
+  }
+}
+
+// Clamped to +-10. NaN passes, whatever the target's Min and Max do with it.
+HWY_INLINE V ClampKey(D d, V x) {
+  const V high = hn::Set(d, kKeyLimit);
+  const V low = hn::Set(d, -kKeyLimit);
+  return hn::IfThenElse(hn::Gt(x, high), high, hn::IfThenElse(hn::Lt(x, low), low, x));
+}
+
+HWY_INLINE V Key(D d, V raw) { return ExpNoOverflow(d, ClampKey(d, raw)); }
+
+// sigmoid(x) and sigmoid(y) with one division: e^-|x| never overflows.
+HWY_INLINE void SigmoidPair(D d, V x, V y, V& sigmoid_x, V& sigmoid_y) {
+  const V one = hn::Set(d, 1.0f);
+  const V ex = ExpNoOverflow(d, hn::Neg(hn::Abs(x)));
+  const V ey = ExpNoOverflow(d, hn::Neg(hn::Abs(y)));
+  const V px = hn::Add(one, ex);
+  const V py = hn::Add(one, ey);
+  const V inv = hn::Div(one, hn::Mul(px, py));
+  sigmoid_x = hn::Mul(hn::Mul(hn::IfThenElse(hn::IsNegative(x), ex, one), py), inv);
+  sigmoid_y = hn::Mul(hn::Mul(hn::IfThenElse(hn::IsNegative(y), ey, one), px), inv);
+}
+
+// sigmoid(x), sigmoid(-x), sigmoid(y), sigmoid(-y), each to full relative precision.
+HWY_INLINE void SigmoidPairBoth(D d, V x, V y, V& sigmoid_x, V& minus_x, V& sigmoid_y, V& minus_y) {
+  const V one = hn::Set(d, 1.0f);
+  const V ex = ExpNoOverflow(d, hn::Neg(hn::Abs(x)));
+  const V ey = ExpNoOverflow(d, hn::Neg(hn::Abs(y)));
+  const V px = hn::Add(one, ex);
+  const V py = hn::Add(one, ey);
+  const V inv = hn::Div(one, hn::Mul(px, py));
+  const V large_x = hn::Mul(py, inv);
+  const V small_x = hn::Mul(ex, large_x);
+  const V large_y = hn::Mul(px, inv);
+  const V small_y = hn::Mul(ey, large_y);
+  const auto negative_x = hn::IsNegative(x);
+  const auto negative_y = hn::IsNegative(y);
+  sigmoid_x = hn::IfThenElse(negative_x, small_x, large_x);
+  minus_x = hn::IfThenElse(negative_x, large_x, small_x);
+  sigmoid_y = hn::IfThenElse(negative_y, small_y, large_y);
+  minus_y = hn::IfThenElse(negative_y, large_y, small_y);
+}
+
+// Rows [0, rows) of m at columns [col, col + valid) to or from vectors [row][lane].
+inline void LoadRows(D d, Mat<const float> m, size_t rows, size_t col, size_t valid, float* to) {
+  const size_t N = hn::Lanes(d);
+  for (size_t row = 0; row < rows; ++row) {
+    const V x = m.data == nullptr ? hn::Zero(d) : hn::LoadN(d, m.Row(row) + col, valid);
+    hn::Store(x, d, to + row * N);
+  }
+}
+
+inline void StoreRows(D d, const float* from, size_t rows, size_t col, size_t valid, Mat<float> m) {
+  const size_t N = hn::Lanes(d);
+  for (size_t row = 0; row < rows; ++row) {
+    hn::StoreN(hn::Load(d, from + row * N), d, m.Row(row) + col, valid);
+  }
+}
+
+// One slot's state = a state + gate x.
+HWY_INLINE void Update(V a, V gate, V xn, V xd, V& num, V& den) {
+  num = hn::MulAdd(a, num, hn::Mul(gate, xn));
+  den = hn::MulAdd(a, den, hn::Mul(gate, xd));
+}
+
+// A gate's rows of one segment: gate of step t and slot s is data[t * stride + s].
+struct Gate {
+  const float* data;
+  size_t stride;
+};
+
+}  // namespace wkv
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,407 @@
+// The backward pass of the WKV scan. Segments are taken from the last to the first; within one, pass F
+// recomputes the states forward in time from the saved one, and pass R runs their gradient backward.
+// The gradient of the decay needs E_t = sum_s G_t state_t, which follows from a recurrence without the
+// states but drifts; it is started anew from recomputed states every kReseed steps.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/wkv.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/wkv_backward.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/highway.h"
+#include "kernels/wkv-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using wkv::D;
+using wkv::Gate;
+using wkv::LoadPart;
+using wkv::StorePart;
+using wkv::V;
+
+constexpr size_t kReseed = 8;
+constexpr size_t kParts = kWkvSegment / kReseed;
+constexpr size_t kAlignFloats = 16;
+
+// Scratch memory: [step][lane] of one segment and vector unless said otherwise.
+struct Stage {
+  float *k, *kv, *a, *p, *q, *sigmoid_minus_z, *rn, *rd;
+  float* states;        // [kParts][2 * slots][lane]: states before steps 0, kReseed, ...
+  float* seeds;         // [kParts][lane]: E at these steps
+  float *write, *read;  // [step][slot][lane]: gate gradients, summed over the block's vectors
+  float* grad;          // [vector of the block][2 * slots][lane]: gradient of the states
+};
+
+// Places the stage in scratch, or with null scratch only counts floats.
+size_t Place(float* scratch, size_t slots, size_t lanes, Stage& stage) {
+  size_t used = 0;
+  const auto take = [&](size_t count) {
+    float* const place = scratch == nullptr ? nullptr : scratch + used;
+    used += (count + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+    return place;
+  };
+  const size_t vector = kWkvSegment * lanes;
+  for (float** p : {&stage.k, &stage.kv, &stage.a, &stage.p, &stage.q, &stage.sigmoid_minus_z,
+                    &stage.rn, &stage.rd}) {
+    *p = take(vector);
+  }
+  stage.states = take(kParts * 2 * slots * lanes);
+  stage.seeds = take(kParts * lanes);
+  stage.write = take(vector * slots);
+  stage.read = take(vector * slots);
+  stage.grad = take(2 * slots * kWkvBlock);
+  return used;
+}
+
+// One vector of channels of one segment.
+struct Segment {
+  size_t steps, slots;
+  Gate write, read;
+  Stage stage;
+  float* grad;  // this vector's part of stage.grad
+};
+
+// gradient (+)= x num + y den, lane by lane.
+template <bool kFirstVector>
+HWY_INLINE void AddGate(D d, V x, V num, V y, V den, float* gradient) {
+  const V product = hn::MulAdd(x, num, hn::Mul(y, den));
+  hn::Store(kFirstVector ? product : hn::Add(hn::Load(d, gradient), product), d, gradient);
+}
+
+template <size_t kSlots>
+HWY_INLINE void LoadStates(D d, const float* num, const float* den, V& n0, V& d0, V& n1, V& d1, V& n2,
+                           V& d2, V& n3, V& d3) {
+  const size_t N = hn::Lanes(d);
+  n0 = hn::Load(d, num), d0 = hn::Load(d, den);
+  if constexpr (kSlots > 1) n1 = hn::Load(d, num + N), d1 = hn::Load(d, den + N);
+  if constexpr (kSlots > 2) n2 = hn::Load(d, num + 2 * N), d2 = hn::Load(d, den + 2 * N);
+  if constexpr (kSlots > 3) n3 = hn::Load(d, num + 3 * N), d3 = hn::Load(d, den + 3 * N);
+}
+
+template <size_t kSlots>
+HWY_INLINE void StoreStates(D d, V n0, V d0, V n1, V d1, V n2, V d2, V n3, V d3, float* num,
+                            float* den) {
+  const size_t N = hn::Lanes(d);
+  hn::Store(n0, d, num), hn::Store(d0, d, den);
+  if constexpr (kSlots > 1) hn::Store(n1, d, num + N), hn::Store(d1, d, den + N);
+  if constexpr (kSlots > 2) hn::Store(n2, d, num + 2 * N), hn::Store(d2, d, den + 2 * N);
+  if constexpr (kSlots > 3) hn::Store(n3, d, num + 3 * N), hn::Store(d3, d, den + 3 * N);
+}
+
+// Pass F for slots [first, first + kSlots), kSlots <= 4.
+template <size_t kSlots, bool kFirstVector>
+void StatesForward(D d, const Segment& seg, size_t first) {
+  const size_t N = hn::Lanes(d);
+  const Stage& st = seg.stage;
+  V n0 = hn::Zero(d), n1 = n0, n2 = n0, n3 = n0, d0 = n0, d1 = n0, d2 = n0, d3 = n0;
+  LoadStates<kSlots>(d, st.states + first * N, st.states + (seg.slots + first) * N, n0, d0, n1, d1, n2,
+                     d2, n3, d3);
+  const auto step = [](V p, V q, V a, float w, V k, V kv, V& num, V& den, float* gate) HWY_ATTR {
+    AddGate<kFirstVector>(D(), p, num, q, den, gate);
+    wkv::Update(a, hn::Set(D(), w), kv, k, num, den);
+  };
+  for (size_t t = 0; t < seg.steps; ++t) {
+    if (t % kReseed == 0 && t != 0) {
+      float* const saved = st.states + t / kReseed * 2 * seg.slots * N;
+      StoreStates<kSlots>(d, n0, d0, n1, d1, n2, d2, n3, d3, saved + first * N,
+                          saved + (seg.slots + first) * N);
+    }
+    const V k = hn::Load(d, st.k + t * N);
+    const V kv = hn::Load(d, st.kv + t * N);
+    const V a = hn::Load(d, st.a + t * N);
+    const V p = hn::Load(d, st.p + t * N);
+    const V q = hn::Load(d, st.q + t * N);
+    const float* const w = seg.write.data + t * seg.write.stride + first;
+    float* const gate = st.read + (t * seg.slots + first) * N;
+    step(p, q, a, w[0], k, kv, n0, d0, gate);
+    if constexpr (kSlots > 1) step(p, q, a, w[1], k, kv, n1, d1, gate + N);
+    if constexpr (kSlots > 2) step(p, q, a, w[2], k, kv, n2, d2, gate + 2 * N);
+    if constexpr (kSlots > 3) step(p, q, a, w[3], k, kv, n3, d3, gate + 3 * N);
+  }
+}
+
+// Pass R for slots [first, first + kSlots), kSlots <= 4.
+template <size_t kSlots, bool kFirstVector>
+void GradientBackward(D d, const Segment& seg, size_t first) {
+  const size_t N = hn::Lanes(d);
+  const Stage& st = seg.stage;
+  float* const nums = seg.grad + first * N;
+  float* const dens = seg.grad + (seg.slots + first) * N;
+  V n0 = hn::Zero(d), n1 = n0, n2 = n0, n3 = n0, d0 = n0, d1 = n0, d2 = n0, d3 = n0;
+  LoadStates<kSlots>(d, nums, dens, n0, d0, n1, d1, n2, d2, n3, d3);
+  const auto step = [](V p, V q, V a, float w, float r, V k, V kv, V& num, V& den, V& rn, V& rd,
+                       float* gate) HWY_ATTR {
+    const V write = hn::Set(D(), w);
+    rn = hn::MulAdd(write, num, rn);
+    rd = hn::MulAdd(write, den, rd);
+    AddGate<kFirstVector>(D(), kv, num, k, den, gate);
+    wkv::Update(a, hn::Set(D(), r), p, q, num, den);
+  };
+  for (size_t t = seg.steps; t-- > 0;) {
+    const V k = hn::Load(d, st.k + t * N);
+    const V kv = hn::Load(d, st.kv + t * N);
+    const V a = hn::Load(d, st.a + t * N);
+    const V p = hn::Load(d, st.p + t * N);
+    const V q = hn::Load(d, st.q + t * N);
+    V rn = first == 0 ? hn::Zero(d) : hn::Load(d, st.rn + t * N);
+    V rd = first == 0 ? hn::Zero(d) : hn::Load(d, st.rd + t * N);
+    const float* const w = seg.write.data + t * seg.write.stride + first;
+    const float* const r = seg.read.data + t * seg.read.stride + first;
+    float* const gate = st.write + (t * seg.slots + first) * N;
+    step(p, q, a, w[0], r[0], k, kv, n0, d0, rn, rd, gate);
+    if constexpr (kSlots > 1) step(p, q, a, w[1], r[1], k, kv, n1, d1, rn, rd, gate + N);
+    if constexpr (kSlots > 2) step(p, q, a, w[2], r[2], k, kv, n2, d2, rn, rd, gate + 2 * N);
+    if constexpr (kSlots > 3) step(p, q, a, w[3], r[3], k, kv, n3, d3, rn, rd, gate + 3 * N);
+    hn::Store(rn, d, st.rn + t * N);
+    hn::Store(rd, d, st.rd + t * N);
+    if (t % kReseed == 0 && t != 0) {
+      const float* const saved = st.states + t / kReseed * 2 * seg.slots * N;
+      V s0 = n0, s1 = n1, s2 = n2, s3 = n3, e0 = d0, e1 = d1, e2 = d2, e3 = d3;
+      LoadStates<kSlots>(d, saved + first * N, saved + (seg.slots + first) * N, s0, e0, s1, e1, s2, e2,
+                         s3, e3);
+      float* const seed = st.seeds + t / kReseed * N;
+      V sum = first == 0 ? hn::Zero(d) : hn::Load(d, seed);
+      sum = hn::MulAdd(d0, e0, hn::MulAdd(n0, s0, sum));
+      if constexpr (kSlots > 1) sum = hn::MulAdd(d1, e1, hn::MulAdd(n1, s1, sum));
+      if constexpr (kSlots > 2) sum = hn::MulAdd(d2, e2, hn::MulAdd(n2, s2, sum));
+      if constexpr (kSlots > 3) sum = hn::MulAdd(d3, e3, hn::MulAdd(n3, s3, sum));
+      hn::Store(sum, d, seed);
+    }
+  }
+  StoreStates<kSlots>(d, n0, d0, n1, d1, n2, d2, n3, d3, nums, dens);
+}
+
+template <bool kFirstVector>
+void StatesForwardAll(D d, const Segment& seg) {
+  size_t first = 0;
+  for (; first + 4 <= seg.slots; first += 4) StatesForward<4, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 1) StatesForward<1, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 2) StatesForward<2, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 3) StatesForward<3, kFirstVector>(d, seg, first);
+}
+
+template <bool kFirstVector>
+void GradientBackwardAll(D d, const Segment& seg) {
+  size_t first = 0;
+  for (; first + 4 <= seg.slots; first += 4) GradientBackward<4, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 1) GradientBackward<1, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 2) GradientBackward<2, kFirstVector>(d, seg, first);
+  if (seg.slots - first == 3) GradientBackward<3, kFirstVector>(d, seg, first);
+}
+
+// The call's arguments and the vector of channels at hand.
+struct Task {
+  const WkvInputs& in;
+  const WkvSave<const float>& saved;
+  Mat<const float> dry;
+  const WkvGradients& out;
+  size_t t0, steps, col, valid;
+};
+
+template <bool kTail>
+void BackwardFront(D d, const Task& task, const Stage& st) {
+  const size_t N = hn::Lanes(d);
+  const WkvInputs& in = task.in;
+  const size_t col = task.col;
+  const size_t valid = task.valid;
+  const V base = LoadPart<kTail>(d, in.decay_base.data() + col, valid);
+  const V scale = LoadPart<kTail>(d, in.decay_scale.data() + col, valid);
+  for (size_t i = 0; i < task.steps; ++i) {
+    const size_t t = task.t0 + i;
+    const V k = wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t) + col, valid));
+    const V v = LoadPart<kTail>(d, in.v.Row(t) + col, valid);
+    const V z = hn::Add(base, LoadPart<kTail>(d, in.d.Row(t) + col, valid));
+    const V r = LoadPart<kTail>(d, in.r.Row(t) + col, valid);
+    V plus_z = z, minus_z = z, plus_r = r, minus_r = r;
+    wkv::SigmoidPairBoth(d, z, r, plus_z, minus_z, plus_r, minus_r);
+    const V dry = LoadPart<kTail>(d, task.dry.Row(t) + col, valid);
+    const V inv = LoadPart<kTail>(d, task.saved.inv_den.Row(t) + col, valid);
+    const V y = hn::Add(v, LoadPart<kTail>(d, task.saved.offset.Row(t) + col, valid));
+    const V g = hn::Mul(dry, plus_r);
+    const V p = hn::Mul(g, inv);
+    hn::Store(k, d, st.k + i * N);
+    hn::Store(hn::Mul(k, v), d, st.kv + i * N);
+    hn::Store(hn::Mul(plus_z, scale), d, st.a + i * N);
+    hn::Store(minus_z, d, st.sigmoid_minus_z + i * N);
+    hn::Store(p, d, st.p + i * N);
+    hn::Store(hn::Neg(hn::Mul(p, y)), d, st.q + i * N);
+    StorePart<kTail>(hn::Mul(hn::Mul(g, minus_r), y), d, task.out.r.Row(t) + col, valid);
+  }
+}
+
+// e: E after the segment's last step.
+template <bool kTail>
+void BackwardBack(D d, const Task& task, const Stage& st, V e) {
+  const size_t N = hn::Lanes(d);
+  const size_t col = task.col;
+  const size_t valid = task.valid;
+  const V limit = hn::Set(d, wkv::kKeyLimit);
+  const V epsilon = hn::Set(d, wkv::kEpsilon);
+  const V raw_u = LoadPart<kTail>(d, task.in.time_first.data() + col, valid);
+  const V u = wkv::Key(d, raw_u);
+  V sum_z = hn::Zero(d);
+  V sum_u = hn::Zero(d);
+  for (size_t i = task.steps; i-- > 0;) {
+    const size_t t = task.t0 + i;
+    const V k = hn::Load(d, st.k + i * N);
+    const V kv = hn::Load(d, st.kv + i * N);
+    const V p = hn::Load(d, st.p + i * N);
+    const V q = hn::Load(d, st.q + i * N);
+    const V rn = hn::Load(d, st.rn + i * N);
+    const V w = hn::MulAdd(kv, rn, hn::Mul(k, hn::Load(d, st.rd + i * N)));
+    const V offset = LoadPart<kTail>(d, task.saved.offset.Row(t) + col, valid);
+    const V present = hn::Neg(hn::Mul(hn::Mul(k, p), offset));  // k (p v + q)
+    const V dk = hn::MulAdd(u, present, w);
+    const V dz = hn::Mul(hn::Sub(e, w), hn::Load(d, st.sigmoid_minus_z + i * N));
+    const V clamped = hn::Abs(LoadPart<kTail>(d, task.in.k.Row(t) + col, valid));
+    StorePart<kTail>(hn::IfThenZeroElse(hn::Gt(clamped, limit), dk), d, task.out.k.Row(t) + col, valid);
+    StorePart<kTail>(hn::Mul(k, hn::MulAdd(u, p, rn)), d, task.out.v.Row(t) + col, valid);
+    StorePart<kTail>(dz, d, task.out.d.Row(t) + col, valid);
+    sum_z = hn::Add(sum_z, dz);
+    sum_u = hn::Add(sum_u, present);
+    e = hn::Sub(e, hn::MulAdd(epsilon, q, dk));
+    if (i % kReseed == 0 && i != 0) e = hn::Load(d, st.seeds + i / kReseed * N);
+  }
+  float* const decay = task.out.decay_base.data() + col;
+  StorePart<kTail>(hn::Add(LoadPart<kTail>(d, decay, valid), sum_z), d, decay, valid);
+  float* const first = task.out.time_first.data() + col;
+  const V du = hn::IfThenZeroElse(hn::Gt(hn::Abs(raw_u), limit), hn::Mul(u, sum_u));
+  StorePart<kTail>(hn::Add(LoadPart<kTail>(d, first, valid), du), d, first, valid);
+}
+
+// sum_s grad state over the 2 * slots rows of a state.
+V DotState(D d, const float* grad, Mat<const float> state, size_t rows, size_t col, size_t valid) {
+  V sum = hn::Zero(d);
+  for (size_t row = 0; row < rows; ++row) {
+    const V g = hn::Load(d, grad + row * hn::Lanes(d));
+    sum = hn::MulAdd(g, hn::LoadN(d, state.Row(row) + col, valid), sum);
+  }
+  return sum;
+}
+
+// following: the state after the segment; null data at a window's end, where the gradient is zero.
+void BackwardVector(D d, const Task& task, const Segment& seg, Mat<const float> following,
+                    bool first_vector) {
+  const bool tail = task.valid < hn::Lanes(d);
+  const size_t rows = 2 * seg.slots;
+  tail ? BackwardFront<true>(d, task, seg.stage) : BackwardFront<false>(d, task, seg.stage);
+  wkv::LoadRows(d, task.saved.states.Rows(task.t0 / kWkvSegment * rows, rows), rows, task.col,
+                task.valid, seg.stage.states);
+  V e = hn::Zero(d);
+  if (following.data != nullptr) e = DotState(d, seg.grad, following, rows, task.col, task.valid);
+  if (first_vector) {
+    StatesForwardAll<true>(d, seg);
+    GradientBackwardAll<true>(d, seg);
+  } else {
+    StatesForwardAll<false>(d, seg);
+    GradientBackwardAll<false>(d, seg);
+  }
+  tail ? BackwardBack<true>(d, task, seg.stage, e) : BackwardBack<false>(d, task, seg.stage, e);
+}
+
+// Sums the lanes of count vectors in place, by neighbors: afterwards floats [0, count) are the sums.
+// The vectors up to the next multiple of the number of lanes are overwritten.
+void SumLanes(D d, float* vectors, size_t count) {
+  const size_t N = hn::Lanes(d);
+  size_t left = (count + N - 1) / N * N;
+  for (size_t i = count; i < left; ++i) hn::Store(hn::Zero(d), d, vectors + i * N);
+  for (size_t width = N; width > 1; width /= 2) {
+    left /= 2;
+    for (size_t i = 0; i < left; ++i) {
+      const V lo = hn::Load(d, vectors + 2 * i * N);
+      const V hi = hn::Load(d, vectors + (2 * i + 1) * N);
+      hn::Store(hn::Add(hn::ConcatEven(d, hi, lo), hn::ConcatOdd(d, hi, lo)), d, vectors + i * N);
+    }
+  }
+}
+
+void FinishGate(D d, float* vectors, size_t steps, bool first_block, Mat<float> out) {
+  SumLanes(d, vectors, steps * out.cols);
+  for (size_t t = 0; t < steps; ++t) {
+    float* const row = out.Row(t);
+    const float* const sums = vectors + t * out.cols;
+    for (size_t s = 0; s < out.cols; ++s) row[s] = first_block ? sums[s] : row[s] + sums[s];
+  }
+}
+
+void ZeroRows(Mat<float> m, size_t first) {
+  for (size_t t = first; t < m.rows; ++t) std::fill_n(m.Row(t), m.cols, 0.0f);
+}
+
+void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& after,
+                   Mat<const float> dry, const WkvGradients& out, const Stage& stage, size_t begin) {
+  const size_t N = hn::Lanes(d);
+  const size_t slots = in.write.cols;
+  const size_t rows = 2 * slots;
+  const size_t end = std::min(in.r.cols, begin + kWkvBlock);
+  for (size_t col = begin; col < end; col += N) {
+    wkv::LoadRows(d, after.grad, rows, col, std::min(N, end - col), stage.grad + (col - begin) * rows);
+  }
+  Mat<const float> following = after.state;
+  for (size_t segment = WkvCheckpoints(length); segment-- > 0;) {
+    const size_t t0 = segment * kWkvSegment;
+    const size_t steps = std::min(kWkvSegment, length - t0);
+    for (size_t col = begin; col < end; col += N) {
+      const Task task{in, saved, dry, out, t0, steps, col, std::min(N, end - col)};
+      const Segment seg{.steps = steps,
+                        .slots = slots,
+                        .write = {in.write.Row(t0), in.write.stride},
+                        .read = {in.read.Row(t0), in.read.stride},
+                        .stage = stage,
+                        .grad = stage.grad + (col - begin) * rows};
+      BackwardVector(d, task, seg, following, col == begin);
+    }
+    FinishGate(d, stage.write, steps, begin == 0, out.write.Rows(t0, steps));
+    FinishGate(d, stage.read, steps, begin == 0, out.read.Rows(t0, steps));
+    following = saved.states.Rows(segment * rows, rows);
+  }
+  if (out.state.data == nullptr) return;
+  for (size_t col = begin; col < end; col += N) {
+    wkv::StoreRows(d, stage.grad + (col - begin) * rows, rows, col, std::min(N, end - col), out.state);
+  }
+}
+
+size_t BackwardScratch(size_t slots) {
+  Stage stage;
+  return Place(nullptr, slots, hn::Lanes(D()), stage) + kAlignFloats;
+}
+
+void Backward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& end,
+              Mat<const float> dry, const WkvGradients& out, float* scratch) {
+  const D d;
+  const size_t past = reinterpret_cast<uintptr_t>(scratch) / sizeof(float) % kAlignFloats;
+  Stage stage;
+  Place(scratch + (kAlignFloats - past) % kAlignFloats, in.write.cols, hn::Lanes(d), stage);
+  for (size_t begin = 0; begin < in.r.cols; begin += kWkvBlock) {
+    BackwardBlock(d, in, length, saved, end, dry, out, stage, begin);
+  }
+  for (const Mat<float>& m : {out.r, out.k, out.v, out.d, out.write, out.read}) ZeroRows(m, length);
+}
+
+}  // namespace
+}  // namespace lanewise::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lanewise::kernels {
+namespace {
+HWY_EXPORT(BackwardScratch);
+HWY_EXPORT(Backward);
+}  // namespace
+
+size_t WkvBackwardScratch(size_t slots) { return HWY_DYNAMIC_DISPATCH(BackwardScratch)(slots); }
+
+void WkvBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& end,
+                 Mat<const float> dry, const WkvGradients& out, std::span<float> scratch) {
+  HWY_DYNAMIC_DISPATCH(Backward)(in, length, saved, end, dry, out, scratch.data());
+}
+
+}  // namespace lanewise::kernels
+#endif  // HWY_ONCE
