@@ -8,9 +8,9 @@
 
 namespace lanewise::model {
 
-// The candidate with the fewest typing errors (a letter more, less, wrong, or two swapped; upper and
-// lower case are the same), the first of several. A beginning of a name counts as one error. Empty
-// where more than half of the word would be wrong.
+// The candidate with the fewest typing errors (a letter more, less, wrong, or two swapped; upper
+// and lower case are the same), the first of several. A beginning of a name counts as one error.
+// Empty where more than half of the word would be wrong.
 std::string NearestName(std::string_view word, const std::vector<std::string>& candidates);
 
 // `there is no schedule "cosin": did you mean "cosine"? (constant, linear, cosine, wsd)`
