@@ -1,6 +1,7 @@
 # Packages of the system first, else a pinned release. `./dev` installs or fetches what is missing.
 include(FetchContent)
 set(FETCHCONTENT_QUIET ON)
+set(CMAKE_POLICY_VERSION_MINIMUM 3.5)  # some releases below ask for versions that CMake 4 refuses
 find_package(Threads REQUIRED)
 
 # Highway >= 1.2. Where the system's is older, `./dev` leaves the source in build/_deps.

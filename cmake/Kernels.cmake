@@ -40,6 +40,10 @@ function(lanewise_set_targets)
       set(definitions ${lanewise_target_definitions})
     endif()
     set_property(SOURCE ${file} APPEND PROPERTY COMPILE_DEFINITIONS ${definitions})
+    if(LANEWISE_NATIVE)
+      # Only these: the rest of a program can still say on an older CPU that it is the wrong build.
+      set_property(SOURCE ${file} APPEND PROPERTY COMPILE_OPTIONS -march=native)
+    endif()
   endforeach()
 endfunction()
 

@@ -15,6 +15,10 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
               # A product and a sum are fused where the code says so and nowhere else: otherwise
               # the same row could round differently in a loop's body and in its remainder.
               -ffp-contract=off)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    # libstdc++ 12 implements std::stable_sort with a function that it deprecates.
+    target_compile_options(lanewise_options INTERFACE -Wno-deprecated-declarations)
+  endif()
   if(LANEWISE_WERROR)
     target_compile_options(lanewise_options INTERFACE -Werror)
   endif()
