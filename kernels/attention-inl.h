@@ -237,17 +237,16 @@ struct Extent {
     const ptrdiff_t seen = Seen(std::min(end, queries) - 1);
     return seen <= 0 ? 0 : RoundUp(std::min(keys, static_cast<size_t>(seen)), kRowBlock);
   }
-  // The first row that some lane from `lane` on does not see.
+  // The first row that some lane from `lane` on does not see. Rows of padding are seen by none.
   size_t MaskFrom(size_t lane) const {
     const ptrdiff_t seen = Seen(lane);
-    return seen <= 0 ? 0 : static_cast<size_t>(seen);
+    return seen <= 0 ? 0 : std::min(keys, static_cast<size_t>(seen));
   }
-  // The first lane that sees row j, if it is not negative.
-  ptrdiff_t FirstSeeing(size_t j) const {
-    return (static_cast<ptrdiff_t>(j) + 1 - visible) * share;
-  }
+  // The first lane that sees row j; kTile or more if none does.
   size_t FirstLane(size_t j) const {
-    return static_cast<size_t>(std::max<ptrdiff_t>(FirstSeeing(j), 0));
+    if (j >= keys) return kTile;
+    const ptrdiff_t lane = (static_cast<ptrdiff_t>(j) + 1 - visible) * share;
+    return lane <= 0 ? 0 : static_cast<size_t>(lane);
   }
 };
 
@@ -267,7 +266,7 @@ HWY_INLINE void Scores(F32 d, const Extent& extent, const float* k, size_t k_str
 
 // x with `other` in the lanes that do not see row j; lane0 is the vector's first lane.
 HWY_INLINE V32 Masked(F32 d, const Extent& extent, size_t j, size_t lane0, V32 x, V32 other) {
-  const auto first = static_cast<float>(extent.FirstSeeing(j) - static_cast<ptrdiff_t>(lane0));
+  const auto first = static_cast<float>(extent.FirstLane(j)) - static_cast<float>(lane0);
   return hn::IfThenElse(hn::Lt(hn::Iota(d, 0), hn::Set(d, first)), other, x);
 }
 

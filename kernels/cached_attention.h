@@ -19,20 +19,20 @@ namespace lanewise::kernels {
 inline constexpr double kCachedAttentionTolerance = 1e-5;
 
 // Floats of scratch that the functions below need.
-size_t CachedAttentionScratch(size_t tokens, size_t heads_per_kv, size_t head_dim);
+size_t CachedAttentionScratch(size_t head_dim);
 
 // out [n, G * hd] is overwritten; it may be q's memory.
 void CachedAttentionForward(Mat<const float> q, Mat<const float> k, Mat<const float> v,
                             size_t first, size_t base, Mat<float> out, std::span<float> scratch);
 
-// The part of cache rows [begin, end): part [n * G, hd + 2] gets, for token i and head g in row
-// i * G + g, the sum of exp(s - m) v, then m = max s, then the sum of exp(s - m). Where no key is
-// visible the sums are zero. The rows of different ranges may be computed in parallel.
+// The share of the cache rows [begin, end), for several workers on one long cache. Row i * G + g of
+// part [n * G, hd + 2] belongs to token i and head g: with s = log2(e) * score it gets the sum of
+// 2^(s - m) v, then m = max s, then the sum of 2^(s - m). Where no key is visible the sums are zero.
 void CachedAttentionPartial(Mat<const float> q, Mat<const float> k, Mat<const float> v,
                             size_t first, size_t base, size_t begin, size_t end, Mat<float> part,
                             std::span<float> scratch);
 
-// Merges `chunks` parts, parts [chunks * n * G, hd + 2], in their order: out [n, G * hd].
+// Merges `chunks` parts in their order: parts [chunks * n * G, hd + 2], out [n, G * hd].
 void CachedAttentionMerge(Mat<const float> parts, size_t chunks, Mat<float> out);
 
 }  // namespace lanewise::kernels

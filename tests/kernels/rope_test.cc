@@ -68,7 +68,7 @@ TEST_CASE("rope: all head widths, strides, positions from an offset") {
   });
 }
 
-TEST_CASE("rope: a table from an offset holds the rows of the whole table, correct to the last bit") {
+TEST_CASE("rope: a table from an offset holds the rows of the whole table") {
   std::vector<float> whole(100 * 6);
   std::vector<float> part(7 * 6);
   RopeTable(10000.0, 0, {whole.data(), 100, 6, 6});
