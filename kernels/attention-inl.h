@@ -97,24 +97,24 @@ HWY_INLINE void ProductTile(F32 d, const float* HWY_RESTRICT a, size_t a_stride,
   V32 c40 = zero, c41 = zero, c42 = zero, c50 = zero, c51 = zero, c52 = zero;
   V32 c60 = zero, c61 = zero, c62 = zero, c70 = zero, c71 = zero, c72 = zero;
 // One row of the register tile. Macros, because vectors cannot be array elements on SVE.
-#define LANEWISE_LOAD_ROW(m)                                                               \
-  if constexpr (kRows > m) {                                                               \
-    c##m##0 = hn::LoadU(d, c + m * c_stride);                                              \
-    if constexpr (kVecs > 1) c##m##1 = hn::LoadU(d, c + m * c_stride + lanes);             \
-    if constexpr (kVecs > 2) c##m##2 = hn::LoadU(d, c + m * c_stride + 2 * lanes);         \
+#define LANEWISE_LOAD_ROW(m)                                                       \
+  if constexpr (kRows > m) {                                                       \
+    c##m##0 = hn::LoadU(d, c + m * c_stride);                                      \
+    if constexpr (kVecs > 1) c##m##1 = hn::LoadU(d, c + m * c_stride + lanes);     \
+    if constexpr (kVecs > 2) c##m##2 = hn::LoadU(d, c + m * c_stride + 2 * lanes); \
   }
-#define LANEWISE_STORE_ROW(m)                                                              \
-  if constexpr (kRows > m) {                                                               \
-    hn::StoreU(c##m##0, d, c + m * c_stride);                                              \
-    if constexpr (kVecs > 1) hn::StoreU(c##m##1, d, c + m * c_stride + lanes);             \
-    if constexpr (kVecs > 2) hn::StoreU(c##m##2, d, c + m * c_stride + 2 * lanes);         \
+#define LANEWISE_STORE_ROW(m)                                                      \
+  if constexpr (kRows > m) {                                                       \
+    hn::StoreU(c##m##0, d, c + m * c_stride);                                      \
+    if constexpr (kVecs > 1) hn::StoreU(c##m##1, d, c + m * c_stride + lanes);     \
+    if constexpr (kVecs > 2) hn::StoreU(c##m##2, d, c + m * c_stride + 2 * lanes); \
   }
-#define LANEWISE_MULTIPLY_ROW(m)                                                           \
-  if constexpr (kRows > m) {                                                               \
-    const V32 am = hn::Set(d, a[m * row_step]);                                            \
-    c##m##0 = hn::MulAdd(am, b0, c##m##0);                                                 \
-    if constexpr (kVecs > 1) c##m##1 = hn::MulAdd(am, b1, c##m##1);                        \
-    if constexpr (kVecs > 2) c##m##2 = hn::MulAdd(am, b2, c##m##2);                        \
+#define LANEWISE_MULTIPLY_ROW(m)                                    \
+  if constexpr (kRows > m) {                                        \
+    const V32 am = hn::Set(d, a[m * row_step]);                     \
+    c##m##0 = hn::MulAdd(am, b0, c##m##0);                          \
+    if constexpr (kVecs > 1) c##m##1 = hn::MulAdd(am, b1, c##m##1); \
+    if constexpr (kVecs > 2) c##m##2 = hn::MulAdd(am, b2, c##m##2); \
   }
 #define LANEWISE_ALL_ROWS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
   if (accumulate) {
@@ -220,8 +220,8 @@ HWY_INLINE void PackTransposed(Mat<const float> from, float scale, float* HWY_RE
 }
 
 // Which part of a tile of scores is needed. Lane i sees row j of the tile if
-// j < visible + i / share: `share` neighboring lanes are heads of the same token, and `visible` (may
-// be negative) is the number of the tile's keys that the first token sees.
+// j < visible + i / share: `share` neighboring lanes are heads of the same token, and `visible`
+// (may be negative) is the number of the tile's keys that the first token sees.
 struct Extent {
   size_t keys;     // rows of the tile that exist
   size_t queries;  // lanes that exist

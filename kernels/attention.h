@@ -1,8 +1,8 @@
 // Causal attention of whole sequences, for training. Single-threaded; does not allocate.
 //
 // One sequence of T tokens; hd = k.cols is the head width, G = q.cols / hd the query heads that
-// share the key/value head. All matrices may be column ranges of wider ones (q, k and v of one fused
-// matrix). P[i,j] = exp(<q_i,k_j> / sqrt(hd) - lse_i) for j <= i, out_i = sum_j P[i,j] v_j.
+// share the key/value head. All matrices may be column ranges of wider ones (q, k and v of one
+// fused matrix). P[i,j] = exp(<q_i,k_j> / sqrt(hd) - lse_i) for j <= i, out_i = sum_j P[i,j] v_j.
 // Work goes in tiles of queries and keys with an online softmax, after Dao et al., "FlashAttention"
 // (arXiv 2205.14135); no buffer grows with T. Cutting the queries or keys at multiples of the tile
 // or chunk below does not change a bit of the result.

@@ -50,8 +50,8 @@ HWY_INLINE void FinishRow(F32 d, const CachedProblem& p, size_t token, size_t he
   }
 }
 
-// Tokens [token, token + tokens) and heads [head, head + heads), together at most kTile, as one tile
-// of queries: lane i is token i / heads, head i % heads.
+// Tokens [token, token + tokens) and heads [head, head + heads), together at most kTile, as one
+// tile of queries: lane i is token i / heads, head i % heads.
 HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t tokens, size_t head,
                            size_t heads, std::span<float> scratch) {
   const size_t head_dim = p.HeadDim();
@@ -74,10 +74,9 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
   std::fill_n(state.out, kTile * stride, 0.0f);
   const size_t end = p.EndFor(token + tokens - 1);
   for (size_t k0 = p.begin; k0 < end; k0 += kTile) {
-    const Extent extent = {
-        std::min(kTile, end - k0), queries,
-        static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
-        static_cast<ptrdiff_t>(heads)};
+    const Extent extent = {std::min(kTile, end - k0), queries,
+                           static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
+                           static_cast<ptrdiff_t>(heads)};
     PackRows(d, p.k.Rows(k0, extent.keys), 1.0f, kp, stride);
     PackRows(d, p.v.Rows(k0, extent.keys), 1.0f, vp, stride);
     Scores(d, extent, kp, stride, head_dim, qt, scores);

@@ -27,7 +27,8 @@ void CachedAttentionForward(Mat<const float> q, Mat<const float> k, Mat<const fl
 
 // The share of the cache rows [begin, end), for several workers on one long cache. Row i * G + g of
 // part [n * G, hd + 2] belongs to token i and head g: with s = log2(e) * score it gets the sum of
-// 2^(s - m) v, then m = max s, then the sum of 2^(s - m). Where no key is visible the sums are zero.
+// 2^(s - m) v, then m = max s, then the sum of 2^(s - m). Where no key is visible the sums are
+// zero.
 void CachedAttentionPartial(Mat<const float> q, Mat<const float> k, Mat<const float> v,
                             size_t first, size_t base, size_t begin, size_t end, Mat<float> part,
                             std::span<float> scratch);

@@ -39,9 +39,11 @@ void BM_CachedAttention(benchmark::State& state) {
     benchmark::ClobberMemory();
   }
   const auto flops = 4.0 * static_cast<double>(tokens * heads * head_dim * length);
-  state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flops"] =
+      benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
   const auto bytes = static_cast<double>((k.size() + v.size()) * sizeof(float));
-  state.counters["bytes"] = benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["bytes"] =
+      benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(BM_CachedAttention)
     ->ArgNames({"n", "length", "hd", "heads", "kv"})

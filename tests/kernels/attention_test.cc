@@ -230,8 +230,8 @@ TEST_CASE("attention: scores beyond float's exponentials stay exact") {
 
 TEST_CASE("attention: NaN and infinity reach the queries that see them") {
   testing::ForEachTarget([] {
-    for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                            std::numeric_limits<float>::infinity()}) {
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       for (int which = 0; which < 3; ++which) {
         if (which < 2 && !std::isnan(bad)) continue;  // a score of -inf is a probability of 0
         Problem<float> p(150, 16, 1);
