@@ -68,10 +68,11 @@ HWY_EXPORT(RopeForwardImpl);
 HWY_EXPORT(RopeBackwardImpl);
 
 void RopeTable(double theta, size_t first, Mat<float> table) {
-  for (size_t r = 0; r < table.rows; ++r) {
-    for (size_t c = 0; c < table.cols; c += 2) {
-      const double exponent = static_cast<double>(c) / static_cast<double>(table.cols);
-      const double angle = static_cast<double>(first + r) * std::pow(theta, -exponent);
+  for (size_t c = 0; c < table.cols; c += 2) {
+    const double exponent = static_cast<double>(c) / static_cast<double>(table.cols);
+    const double frequency = std::pow(theta, -exponent);
+    for (size_t r = 0; r < table.rows; ++r) {
+      const double angle = static_cast<double>(first + r) * frequency;
       table.Row(r)[c] = static_cast<float>(std::cos(angle));
       table.Row(r)[c + 1] = static_cast<float>(std::sin(angle));
     }
