@@ -21,8 +21,9 @@ struct CachedAttentionArgs {
 };
 
 // Appends the window's keys and values to the caches; then each token sees the cache up to its own.
-// Returns [N, heads * head_dim], zero in the rows of steps that are not valid. Parallel over sequences
-// and key/value heads, and over fixed chunks of the cache where these are few. Not differentiable.
+// Returns [N, heads * head_dim], zero in the rows of steps that are not valid. Parallel over
+// sequences and key/value heads, and over fixed chunks of the cache where these are few. Not
+// differentiable.
 TensorId CachedAttention(Graph& graph, const CachedAttentionArgs& args);
 
 }  // namespace lanewise::runtime

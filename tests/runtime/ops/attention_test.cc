@@ -124,8 +124,8 @@ void Check(const Sizes& sizes) {
   for (size_t threads : {2, 3, 8}) {
     const Scheduler scheduler(threads);
     const Result parallel = Run(sizes, qkv, dout, scheduler.All(), threads);
-    CHECK(testing::SameBits<float, float>(parallel.out, serial.out));
-    CHECK(testing::SameBits<float, float>(parallel.dqkv, serial.dqkv));
+    CHECK(testing::SameBits<const float, const float>(parallel.out, serial.out));
+    CHECK(testing::SameBits<const float, const float>(parallel.dqkv, serial.dqkv));
   }
 }
 
@@ -265,7 +265,7 @@ void CheckCached(const AttentionShape& shape, size_t head_dim, size_t steps, siz
       FeedAll({shape, steps, head_dim}, total, total + 3, false, 1, text);
   CHECK(testing::RelativeL2Error<float, double>(serial, exact.out) <= 2e-6);
   for (size_t threads : {2, 3}) {
-    CHECK(testing::SameBits<float, float>(
+    CHECK(testing::SameBits<const float, const float>(
         FeedAll({shape, steps, head_dim}, total, total + 3, false, threads, text), serial));
   }
 }
