@@ -27,10 +27,12 @@ if(NOT TARGET hwy::hwy)
 endif()
 
 set(TBB_TEST OFF CACHE INTERNAL "")
+set(TBB_STRICT OFF CACHE INTERNAL "")
+set(TBBMALLOC_BUILD OFF CACHE INTERNAL "")
 FetchContent_Declare(
   tbb SYSTEM
-  URL https://github.com/oneapi-src/oneTBB/archive/refs/tags/v2021.8.0.tar.gz
-  URL_HASH SHA256=eee380323bb7ce864355ed9431f85c43955faaae9e9bce35c62b372d7ffd9f8b
+  URL https://github.com/oneapi-src/oneTBB/archive/refs/tags/v2021.13.0.tar.gz
+  URL_HASH SHA256=3ad5dd08954b39d113dc5b3f8a8dc6dc1fd5250032b7c491eb07aed5c94133e1
   FIND_PACKAGE_ARGS NAMES TBB)
 FetchContent_Declare(
   nlohmann_json SYSTEM
