@@ -1,28 +1,31 @@
-// Everything that describes a training run, as the command line, a config file and a checkpoint spell it.
+// Everything that describes a training run, as the command line, a config file and a checkpoint
+// spell it. TrainOptions is what a person said, TrainPlan what follows from it.
 #ifndef LANEWISE_MODEL_TRAIN_OPTIONS_H_
 #define LANEWISE_MODEL_TRAIN_OPTIONS_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "model/json.h"
 
 namespace lanewise::model {
 
+// How the learning rate goes on after the warm-up: it stays, falls to min_lr evenly or along a
+// cosine, or stays for 80% of all steps and then falls as 1 - sqrt (warm-up, stable, decay: Hägele
+// et al., "Scaling laws and compute-optimal training beyond fixed training durations", 2024).
 enum class Schedule { kConstant, kLinear, kCosine, kWsd };
 
 // Sizes that were given explicitly; the rest is chosen by AutoConfigure.
 struct SizeOptions {
   std::optional<int64_t> layers, dim, heads, ctx;
-  std::optional<int64_t> slots, decay_rank;          // slot_rnn
-  std::optional<double> ffn_mult;                    // slot_rnn
-  std::optional<int64_t> kv_heads, hidden_dim;       // llama
-  std::optional<int64_t> vocab;                      // pads the tokenizer's vocabulary
-  std::optional<double> rope_theta;                  // llama
-  bool untied = false;                               // llama: a head of its own
-  std::string preset;                                // llama: 260K, 15M, 42M, 110M
+  std::optional<int64_t> slots, decay_rank;     // slot_rnn
+  std::optional<double> ffn_mult;               // slot_rnn
+  std::optional<int64_t> kv_heads, hidden_dim;  // llama
+  std::optional<int64_t> vocab;                 // pads the tokenizer's vocabulary
+  std::optional<double> rope_theta;             // llama
+  bool untied = false;                          // llama: a head of its own
+  std::string preset;                           // llama: 260K, 15M, 42M, 110M
 };
 
 // Defaults of the optimizer are those of the model kind (see AutoConfigure) unless given.
@@ -30,7 +33,7 @@ struct TrainOptions {
   std::string model = "slot_rnn";
   std::string tokenizer = "auto";
   SizeOptions sizes;
-  bool auto_config = true;              // --no-auto-config: fixed default sizes instead of those by corpus size
+  bool auto_config = true;  // false: fixed default sizes instead of those by corpus size
 
   std::optional<int64_t> batch;
   // At most one of these says how long; none: one that suits the corpus.
@@ -40,7 +43,7 @@ struct TrainOptions {
   std::optional<double> minutes;
 
   std::optional<double> lr, min_lr, weight_decay, beta1, beta2, clip;
-  std::optional<int64_t> warmup;        // steps
+  std::optional<int64_t> warmup;  // steps
   std::optional<Schedule> schedule;
   double label_smoothing = 0;
   double dropout = 0;
@@ -48,13 +51,13 @@ struct TrainOptions {
   std::optional<bool> carry_state;
   std::string init = "default";
   uint64_t seed = 1337;
-  std::string recompute = "auto";       // none, layer, auto
+  std::string recompute = "auto";  // none, layer, auto
 
   double val_fraction = 0.1;
-  std::optional<int64_t> eval_every;    // steps; 0: never but at the end
-  std::optional<int64_t> eval_tokens;   // of one evaluation while training
-  std::optional<int64_t> save_every;    // steps; 0: only at the end
-  std::optional<int64_t> stop_after;    // stop this run after so many steps, leaving the schedule as it is
+  std::optional<int64_t> eval_every;   // steps; 0: never but at the end
+  std::optional<int64_t> eval_tokens;  // of one evaluation while training
+  std::optional<int64_t> save_every;   // steps; 0: only at the end
+  std::optional<int64_t> stop_after;   // steps of this session; the schedule stays as it is
   int64_t keep = 2;
 
   // UsageError names the option and the range.
@@ -66,14 +69,14 @@ std::string ScheduleName(Schedule schedule);
 
 // A run with nothing left open: what is stored in checkpoints and printed at the start.
 struct TrainPlan {
-  Json model;              // config for MakeModel
-  int64_t batch = 0;       // sequences of a micro-batch
-  int64_t ctx = 0;
+  Json model;         // config for MakeModel
+  int64_t batch = 0;  // sequences of a micro-batch
+  int64_t ctx = 0;    // tokens of a training window
   int64_t grad_accum = 1;
-  int64_t steps = 0;       // the schedule's horizon; 0: to be measured (--minutes)
+  int64_t steps = 0;  // the schedule's horizon; 0: to be measured (--minutes), then FixSteps
   double minutes = 0;
   double lr = 0, min_lr = 0, weight_decay = 0, beta1 = 0, beta2 = 0, eps = 1e-8, clip = 0;
-  int64_t warmup = 0;
+  int64_t warmup = 0;  // steps; -1: chosen by FixSteps
   Schedule schedule = Schedule::kCosine;
   double label_smoothing = 0, dropout = 0;
   bool carry_state = false;
@@ -85,14 +88,32 @@ struct TrainPlan {
   double val_fraction = 0.1;
 
   int64_t TokensPerStep() const { return batch * ctx * grad_accum; }
-  double LearningRate(int64_t step) const;  // step counts from 1
+  // Sets the horizon and, where it was left open, the warm-up: 2% of the steps, at least 50 (llama:
+  // 100), but never more than a tenth.
+  void FixSteps(int64_t horizon);
+  // Of step 1, 2, …: rises evenly to lr at step `warmup`, then follows the schedule to min_lr at
+  // the last step and stays there. Without a horizon it stays at lr.
+  double LearningRate(int64_t step) const;
+
   Json ToJson() const;
+  // InputError names `where` and the field that is missing or out of range.
   static TrainPlan FromJson(const Json& json, const std::string& where);
 };
 
-// Fills in everything that was left open, from the size of the corpus (bytes), its tokens and vocabulary.
+// Fills in everything that was left open, from the training text's bytes and tokens and the
+// tokenizer's vocabulary; UsageError names options that do not fit together.
+// Sizes: by the text's effective size (bytes, divided by 5 for words) or fixed without auto_config;
+// a preset's where one is named; each that was given stays as it is. With --minutes and a known
+// speed
+// (`machine_gflops`, measured; 0: unknown) the largest of the automatic sizes that still sees three
+// tokens for each parameter in that time.
+// Length, where none is given: ten epochs, at most 20M tokens (but one epoch) and at most 20 tokens
+// for each parameter; at least 1,000 steps.
 TrainPlan AutoConfigure(const TrainOptions& options, uint64_t train_bytes, uint64_t train_tokens,
-                        int32_t vocab_size, bool word_tokenizer);
+                        int32_t vocab_size, bool word_tokenizer, double machine_gflops = 0);
+
+// Parameters of a model with this config.
+uint64_t CountParameters(const Json& config);
 
 }  // namespace lanewise::model
 
