@@ -9,7 +9,8 @@
 // and column slices (WkvInputs::Cols, ::Rows). A state is a matrix [2*S, E], the S rows of num before
 // those of den. Bits do not depend on how channels are cut as long as cuts are at multiples of
 // kWkvBlock, nor on how steps are cut; the gradients of chunks agree to rounding. Single-threaded;
-// nothing is allocated. Outputs must not alias inputs, except the state: it may be updated in place.
+// nothing is allocated. Outputs must not alias inputs, with two exceptions: the state may be updated in
+// place, and the gradients of r, k, v, d may overwrite these.
 #ifndef LANEWISE_KERNELS_WKV_H_
 #define LANEWISE_KERNELS_WKV_H_
 
@@ -71,9 +72,9 @@ struct WkvSave {
   }
 };
 
-// Runs steps [0, length); rows of ry, offset and inv_den from length on become zero. state_out
-// and save may have // null data and is then not written. state_in [2S,E] (data null: zeros); state_out [2S,E] is the state
-// after step length-1; save is for the backward pass.
+// Runs steps [0, length); rows of ry and save from length on become zero. state_in [2S,E] (data null:
+// zeros); state_out [2S,E], the state after step length-1, and save may have null data and are then
+// not written.
 void WkvForward(const WkvInputs& in, size_t length, Mat<const float> state_in, Mat<float> ry,
                 Mat<float> state_out, const WkvSave<float>& save);
 
