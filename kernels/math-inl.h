@@ -33,15 +33,20 @@ inline constexpr float kLn2Low = -2.12194440054690583e-4f;
 // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low mantissa bits.
 inline constexpr float kRoundMagic = 12582912.0f;
 
-// e^r for |r| <= ln(2)/2: Taylor's first two terms, then a minimax fit of degree 4 (3e-9 relative).
+// (e^r - 1)/r for |r| <= ln(2)/2: 1 and then a minimax fit (3e-9 relative to e^r).
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V ExpReduced(D d, V r) {
+HWY_INLINE V ExpSlope(D d, V r) {
   V p = hn::MulAdd(hn::Set(d, 0.00138145868f), r, hn::Set(d, 0.00836871658f));
   p = hn::MulAdd(p, r, hn::Set(d, 0.0416683874f));
   p = hn::MulAdd(p, r, hn::Set(d, 0.166665211f));
   p = hn::MulAdd(p, r, hn::Set(d, 0.499999935f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   return hn::MulAdd(p, r, hn::Set(d, 1.0f));
+}
+
+// e^r for |r| <= ln(2)/2.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpReduced(D d, V r) {
+  return hn::MulAdd(ExpSlope(d, r), r, hn::Set(d, 1.0f));
 }
 
 // x - n ln 2, where n is already rounded.
@@ -51,9 +56,25 @@ HWY_INLINE V ReduceByLn2(D d, V x, V n) {
   return hn::NegMulAdd(n, hn::Set(d, kLn2Low), r);
 }
 
+// Where 1 + e^-x is a normal float; above kSigmoidOne, sigmoid(x) rounds to 1.
+inline constexpr float kOnePlusLow = -88.0f;
+inline constexpr float kSigmoidOne = 17.5f;
+
+// 1 + e^-x with one rounding, for kOnePlusLow <= x <= 87: 1 + 2^n + (2^n r) slope(r).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
+  const hn::RebindToUnsigned<D> du;
+  const V magic = hn::Set(d, kRoundMagic + 127.0f);  // with the exponent's bias
+  const V t = hn::NegMulAdd(x, hn::Set(d, kLog2E), magic);
+  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t)));
+  const V r = ReduceByLn2(d, hn::Neg(x), hn::Sub(t, magic));
+  return hn::MulAdd(hn::Mul(scale, r), ExpSlope(d, r), hn::Add(scale, hn::Set(d, 1.0f)));
+}
+
 }  // namespace math
 
-// e^x, at most 1 ULP. Results below 2^-126 are 0; Exp(-inf) = 0, Exp(inf) = inf, Exp(NaN) = NaN.
+// e^x, at most 1 ULP (1.25 without fused multiply-add). Results below 2^-126 are 0; Exp(-inf) = 0,
+// Exp(inf) = inf, Exp(NaN) = NaN.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Exp(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
@@ -69,7 +90,7 @@ HWY_INLINE V Exp(D d, V x) {
                         hn::Mul(x, hn::Set(d, 3.40282347e38f)));
 }
 
-// e^x for x <= 88 (x - max in a softmax, clamped keys), at most 1 ULP and cheaper than Exp.
+// e^x for x <= 88 (x - max in a softmax, clamped keys), as accurate as Exp and cheaper than Exp.
 // Results below 2^-126 are 0; -inf gives 0, NaN gives NaN; x > 88 is meaningless.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V ExpNoOverflow(D d, V x) {
@@ -117,23 +138,28 @@ HWY_INLINE V Log(D d, V x) {
   return hn::IfThenElse(hn::And(hn::Ge(x, hn::Zero(d)), hn::Lt(x, inf)), y, special);
 }
 
-// 1/(1 + e^-x), at most 2 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
+// 1/(1 + e^-x), at most 2.5 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
+// Results below 2^-126 are 0.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
   const V one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, Exp(d, hn::Neg(x))));
+  V y = hn::Div(one, math::OnePlusExpOfMinus(d, x));
+  y = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), one, y);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), y);
 }
 
-// x/(1 + e^-x), at most 2 ULP for x >= -88; below that its magnitude (< 3e-37) is flushed to zero.
+// x/(1 + e^-x), at most 2.5 ULP for x >= -88; below that, where its magnitude is < 6e-37, it is 0.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Silu(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
-  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), Exp(d, hn::Neg(x))));
+  V y = hn::Div(x, math::OnePlusExpOfMinus(d, x));
+  y = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), x, y);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kOnePlusLow)), y);
 }
 
-// Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1, q/(q +
-// 2).
+// Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1,
+// q/(q + 2).
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Tanh(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
@@ -151,6 +177,7 @@ HWY_INLINE V Tanh(D d, V x) {
   p = hn::MulAdd(p, r, hn::Set(d, 0.49999998f));
   p = hn::MulAdd(hn::Mul(r, r), p, r);
   const V q = hn::MulAdd(scale, p, hn::Sub(scale, hn::Set(d, 1.0f)));
+  // The errors of both terms are q's and cancel in part: not so if each were computed from p.
   const V y = hn::CopySign(hn::Div(q, hn::Add(q, hn::Set(d, 2.0f))), x);
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
