@@ -56,6 +56,7 @@ class TokenArray {
   // Ids [first, first + out.size()).
   void Copy(uint64_t first, std::span<int32_t> out) const;
   uint64_t MemoryBytes() const;
+  void ShrinkToFit();
   uint64_t bytes = 0;  // of text that the tokens stand for; 0 where unknown
 
  private:

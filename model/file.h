@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -60,6 +61,8 @@ std::unique_ptr<FileSystem> MakeSystemFiles();
 
 // "write runs/a/x.bin: No space left on device", with advice for the common causes.
 [[noreturn]] void ThrowIoError(std::string_view action, const std::string& path, int64_t error);
+
+int64_t ProcessId();
 
 std::string JoinPath(std::string_view folder, std::string_view name);
 std::string ParentPath(const std::string& path);  // "." where there is none
@@ -126,6 +129,8 @@ void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes
 // Writes beside the target, syncs, renames over it, syncs the folder: at any instant the old or the
 // new content is there whole. On an error the temporary file is removed.
 void WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes);
+void WriteFileAtomically(FileSystem& files, const std::string& path,
+                         const std::function<void(File&)>& write);
 
 }  // namespace lanewise::model
 

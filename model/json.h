@@ -29,7 +29,7 @@ double GetNumber(const Json& object, const char* field, const std::string& where
 bool GetBool(const Json& object, const char* field, const std::string& where);
 std::string GetString(const Json& object, const char* field, const std::string& where);
 
-// Bytes that need not be UTF-8: a JSON string where they are, else an array of numbers 0 to 255.
+// Bytes that need not be UTF-8: a JSON string where they are, else {"hex": "00ff…"}.
 Json BytesToJson(std::string_view bytes);
 std::string BytesFromJson(const Json& value, const std::string& where);
 

@@ -47,6 +47,9 @@ struct ModelFile {
 // A NamedTensor over a view whose bytes `owner` keeps alive.
 NamedTensor MakeNamedTensor(TensorView view, std::shared_ptr<const void> owner);
 
+// The same tensor to be written elsewhere, as float32.
+TensorSource MakeSource(const NamedTensor& tensor);
+
 }  // namespace lanewise::model
 
 #endif  // LANEWISE_MODEL_FORMATS_MODEL_FILE_H_

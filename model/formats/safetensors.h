@@ -37,7 +37,7 @@ class SafetensorsFile {
   const std::vector<TensorView>& tensors() const { return tensors_; }  // in the order of the data
   const TensorView* Find(std::string_view name) const;                 // nullptr where missing
   const StringMap& metadata() const { return metadata_; }              // without the checksums
-  bool has_checksums() const { return !checksums_.empty(); }
+  bool has_checksums() const { return sealed_; }
   // Compares every tensor with its checksum; InputError names the first that differs. Does nothing
   // for files of others, which have none.
   void Verify() const;
@@ -50,6 +50,7 @@ class SafetensorsFile {
   std::map<std::string, size_t, std::less<>> index_;
   StringMap metadata_;
   StringMap checksums_;
+  bool sealed_ = false;
 };
 
 }  // namespace lanewise::model

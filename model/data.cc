@@ -1,0 +1,200 @@
+#include "model/data.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "model/checksum.h"
+#include "model/error.h"
+
+namespace lanewise::model {
+namespace {
+
+constexpr size_t kTextProbe = 4096;
+constexpr int kDeepestFolder = 64;
+
+void Collect(FileSystem& files, const std::string& folder, int depth,
+             std::vector<std::string>* paths) {
+  if (depth > kDeepestFolder) return;
+  for (const std::string& name : ListDirectory(files, folder)) {
+    if (name.starts_with('.')) continue;
+    const std::string path = JoinPath(folder, name);
+    const FileInfo::Kind kind = GetInfo(files, path).kind;
+    if (kind == FileInfo::Kind::kDirectory) Collect(files, path, depth + 1, paths);
+    if (kind == FileInfo::Kind::kFile) paths->push_back(path);
+  }
+}
+
+bool LooksLikeText(std::string_view text) {
+  return !text.empty() && text.substr(0, kTextProbe).find('\0') == std::string_view::npos;
+}
+
+bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
+
+// `position`, moved forward out of a UTF-8 sequence.
+size_t CutPosition(std::string_view text, size_t position) {
+  for (int i = 0; i < 3 && position < text.size() && IsContinuation(text[position]); ++i) ++position;
+  return position;
+}
+
+}  // namespace
+
+TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths) {
+  if (paths.empty()) throw UsageError("no data given; name one or several files or a folder");
+  for (const std::string& path : paths) {
+    const FileInfo info = GetInfo(files, path);
+    if (info.kind != FileInfo::Kind::kDirectory) {
+      MappedFile file(files, path);
+      if (file.bytes().empty()) throw InputError(path + ": is empty; there is nothing to read");
+      paths_.push_back(path);
+      files_.push_back(std::move(file));
+      continue;
+    }
+    std::vector<std::string> found;
+    Collect(files, path, 0, &found);
+    const size_t before = files_.size();
+    for (const std::string& name : found) {
+      MappedFile file(files, name);
+      if (!LooksLikeText(file.text())) continue;
+      paths_.push_back(name);
+      files_.push_back(std::move(file));
+    }
+    const size_t texts = files_.size() - before;
+    if (texts == 0) {
+      throw InputError(path + ": no text files in this folder (" + std::to_string(found.size()) +
+                       " files that are empty or binary)");
+    }
+    if (texts < found.size()) {
+      notices_.push_back(path + ": " + std::to_string(found.size() - texts) +
+                         " empty or binary files left out");
+    }
+  }
+  for (const MappedFile& file : files_) {
+    texts_.push_back(file.text());
+    bytes_ += file.bytes().size();
+  }
+}
+
+uint64_t TextCorpus::Hash() const {
+  ChecksumStream stream;
+  for (const std::string_view text : texts_) {
+    const uint64_t size = text.size();
+    stream.Update(std::as_bytes(std::span(&size, 1)));
+    stream.Update(std::as_bytes(std::span(text)));
+  }
+  return stream.Digest();
+}
+
+TextSplit SplitTexts(std::span<const std::string_view> texts, double fraction) {
+  if (!(fraction >= 0.0 && fraction < 1.0)) {
+    throw UsageError("the validation fraction must be at least 0 and below 1, is " +
+                     std::to_string(fraction));
+  }
+  uint64_t total = 0;
+  for (const std::string_view text : texts) total += text.size();
+  // As other programs do it: the first int(n · (1 - fraction)) bytes are for training.
+  uint64_t train = fraction == 0.0
+                       ? total
+                       : static_cast<uint64_t>(static_cast<double>(total) * (1.0 - fraction));
+  TextSplit split;
+  for (const std::string_view text : texts) {
+    const auto part = static_cast<size_t>(std::min<uint64_t>(train, text.size()));
+    const size_t cut = CutPosition(text, part);
+    train -= part;
+    if (cut > 0) split.train.push_back(text.substr(0, cut));
+    if (cut < text.size()) split.validation.push_back(text.substr(cut));
+  }
+  return split;
+}
+
+TokenArray::TokenArray(int32_t vocab_size) {
+  if (vocab_size <= 1 << 8) {
+    ids_ = std::vector<uint8_t>();
+  } else if (vocab_size <= 1 << 16) {
+    ids_ = std::vector<uint16_t>();
+  } else {
+    ids_ = std::vector<int32_t>();
+  }
+}
+
+void TokenArray::Append(std::span<const int32_t> ids) {
+  std::visit(
+      [&](auto& stored) {
+        using Id = typename std::decay_t<decltype(stored)>::value_type;
+        for (const int32_t id : ids) stored.push_back(static_cast<Id>(id));
+      },
+      ids_);
+}
+
+uint64_t TokenArray::size() const {
+  return std::visit([](const auto& stored) { return static_cast<uint64_t>(stored.size()); }, ids_);
+}
+
+int32_t TokenArray::operator[](uint64_t index) const {
+  return std::visit([&](const auto& stored) { return static_cast<int32_t>(stored[index]); }, ids_);
+}
+
+void TokenArray::Copy(uint64_t first, std::span<int32_t> out) const {
+  if (first > size() || out.size() > size() - first) throw std::out_of_range("tokens beyond the end");
+  std::visit(
+      [&](const auto& stored) {
+        for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<int32_t>(stored[first + i]);
+      },
+      ids_);
+}
+
+uint64_t TokenArray::MemoryBytes() const {
+  return std::visit(
+      [](const auto& stored) {
+        using Id = typename std::decay_t<decltype(stored)>::value_type;
+        return static_cast<uint64_t>(stored.capacity() * sizeof(Id));
+      },
+      ids_);
+}
+
+void TokenArray::ShrinkToFit() {
+  std::visit([](auto& stored) { stored.shrink_to_fit(); }, ids_);
+}
+
+TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts) {
+  TokenArray tokens(tokenizer.vocab_size());
+  const int32_t bos = tokenizer.bos_id();
+  for (const std::string_view text : texts) {
+    if (bos >= 0) tokens.Append({&bos, 1});
+    tokenizer.EncodeTo(text, [&](std::span<const int32_t> ids) { tokens.Append(ids); });
+    tokens.bytes += text.size();
+  }
+  tokens.ShrinkToFit();
+  return tokens;
+}
+
+TokenArray ReadTokenIds(FileSystem& files, const std::string& path, int32_t vocab_size) {
+  const MappedFile file(files, path);
+  const std::string_view text = file.text();
+  TokenArray tokens(vocab_size);
+  size_t line = 1;
+  size_t i = 0;
+  while (i < text.size()) {
+    const char c = text[i];
+    if (c == '\n') ++line;
+    if (c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+      ++i;
+      continue;
+    }
+    const size_t end = std::min(text.find_first_of(" \n\t\r", i), text.size());
+    int32_t id = 0;
+    const auto [stop, error] = std::from_chars(text.data() + i, text.data() + end, id);
+    if (error != std::errc() || stop != text.data() + end || id < 0 || id >= vocab_size) {
+      throw InputError(path + ": line " + std::to_string(line) + ": \"" +
+                       std::string(text.substr(i, std::min<size_t>(end - i, 40))) +
+                       "\" is no token id from 0 to " + std::to_string(vocab_size - 1));
+    }
+    tokens.Append({&id, 1});
+    i = end;
+  }
+  if (tokens.size() == 0) throw InputError(path + ": holds no token ids");
+  return tokens;
+}
+
+}  // namespace lanewise::model

@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <utility>
+
+#include "model/checkpoint.h"
+#include "model/error.h"
+#include "model/formats/llama2c.h"
+#include "model/formats/seed_rnn.h"
+#include "model/tokenizer.h"
+
+namespace lanewise::model {
+namespace {
+
+constexpr const char* kPossible =
+    "a MODEL is a run folder, a checkpoint folder, a .safetensors file with config.json beside it, "
+    "a seed file (lrnnC01, lrnnC02) or a llama2.c file";
+
+ModelFile FromCheckpoint(Checkpoint checkpoint) {
+  ModelFile model;
+  model.path = checkpoint.folder;
+  model.format = "safetensors";
+  model.config = std::move(checkpoint.config);
+  model.tokenizer = std::move(checkpoint.tokenizer);
+  model.owner = checkpoint.weights.owner();
+  for (const TensorView& tensor : checkpoint.weights.tensors()) {
+    model.tensors.push_back(MakeNamedTensor(tensor, model.owner));
+  }
+  return model;
+}
+
+ModelFile OpenModelFile(FileSystem& files, const std::string& path) {
+  MappedFile file(files, path);
+  if (file.bytes().empty()) throw InputError(path + ": is empty; " + kPossible);
+  if (IsSeedRnn(file.bytes())) return ParseSeedRnn(std::move(file));
+  if (!IsLlama2c(file.bytes())) {
+    if (path.ends_with(".bin") && file.bytes().size() >= 28) {
+      // Its fields may say what is wrong; what is no such file at all fails at the first of them.
+      return ParseLlama2c(std::move(file));
+    }
+    throw InputError(path + ": no model file; " + kPossible);
+  }
+  ModelFile model = ParseLlama2c(std::move(file));
+  const std::string tokenizer = JoinPath(ParentPath(path), "tokenizer.bin");
+  if (IsFile(files, tokenizer)) {
+    model.tokenizer = ReadLlama2cTokenizer(
+        files, tokenizer,
+        static_cast<uint64_t>(GetInteger(model.config, "vocab_size", 1, INT32_MAX, path)));
+  }
+  return model;
+}
+
+// The best checkpoint of a run folder; nothing where it is none.
+std::optional<std::string> BestCheckpoint(FileSystem& files, const std::string& folder) {
+  const auto best = CheckpointStore(files, folder, 1).Best();
+  return best ? std::optional(best->folder) : std::nullopt;
+}
+
+// A tokenizer that gives ids beyond the embeddings would read past them.
+void CheckTokenizer(const ModelFile& model) {
+  const int64_t vocab = GetInteger(model.config, "vocab_size", 1, INT32_MAX, model.path);
+  if (model.tokenizer.is_null()) return;
+  const int32_t size = MakeTokenizer(model.tokenizer, model.path + ": tokenizer")->vocab_size();
+  if (size > vocab) {
+    throw InputError(model.path + ": the tokenizer has " + std::to_string(size) +
+                     " entries and the model " + std::to_string(vocab));
+  }
+}
+
+}  // namespace
+
+std::string ResolveModel(FileSystem& files, const std::string& path) {
+  const FileInfo info = GetInfo(files, path);
+  if (info.kind == FileInfo::Kind::kMissing) {
+    throw InputError(path + ": no such file or folder; " + kPossible);
+  }
+  if (info.kind != FileInfo::Kind::kDirectory) return path;
+  if (const auto best = BestCheckpoint(files, path)) return *best;
+  if (IsFile(files, JoinPath(path, "config.json")) &&
+      IsFile(files, JoinPath(path, "model.safetensors"))) {
+    return path;
+  }
+  throw InputError(path + ": holds no checkpoint and no model (config.json and model.safetensors); " +
+                   kPossible);
+}
+
+ModelFile OpenModel(FileSystem& files, const std::string& path) {
+  const std::string found = ResolveModel(files, path);
+  ModelFile model;
+  if (IsDirectory(files, found)) {
+    model = FromCheckpoint(LoadCheckpoint(files, found));
+  } else if (found.ends_with(".safetensors")) {
+    model = FromCheckpoint(LoadCheckpointOf(files, found));
+  } else {
+    model = OpenModelFile(files, found);
+  }
+  CheckTokenizer(model);
+  return model;
+}
+
+}  // namespace lanewise::model
