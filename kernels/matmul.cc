@@ -16,10 +16,10 @@ namespace HWY_NAMESPACE {
 
 void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
   if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
-  matmul::RunBlocked(args, range, scratch);
+  matmul::BlockedProduct(args, range, scratch).Run();
 }
 
-size_t ScratchBytesOf(size_t m, size_t n, size_t k) { return matmul::BlockedScratchBytes(m, n, k); }
+size_t ScratchBytesOf(size_t m, size_t n, size_t k) { return matmul::BlockedProduct::ScratchBytes(m, n, k); }
 
 MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }
 

@@ -25,8 +25,8 @@ namespace matmul {
 // per that many steps. Part of the order of sums, so it is the same on every machine.
 inline constexpr size_t kMaxBlockK = 384;
 // Floats of packed B and packed A that share L2.
-inline constexpr size_t kBlockBFloats = size_t{1} << 18;
-inline constexpr size_t kBlockAFloats = size_t{3} << 16;
+inline constexpr size_t kBlockBFloats = size_t{160} << 10;
+inline constexpr size_t kBlockAFloats = size_t{128} << 10;
 
 HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -39,6 +39,9 @@ struct BlocksK {
         size(std::max<size_t>(4, CeilDiv(CeilDiv(k, count), 4) * 4)) {}
 };
 
+// Fewer tiles of rows than this do not pay for a copy of B.
+inline constexpr size_t kTilesWorthPacking = 3;
+
 HWY_INLINE size_t TileColumns() { return kTileVectors * hn::Lanes(DF()); }
 
 // Columns of B per block of k steps, a multiple of the tile; rows of A likewise.
@@ -49,46 +52,94 @@ HWY_INLINE size_t BlockRows(size_t k) {
   return std::max<size_t>(1, kBlockAFloats / k / kTileRows) * kTileRows;
 }
 
-// Where the next block of a product stands: what all its tiles share.
+// A block of a product: what all its tiles share. Operands come from where they lie or, when a
+// panel buffer is given, through it: the tiles that meet them first fill it.
 struct Block {
   const float* a;
-  size_t a_row, a_k;  // a_k == 1: read in place
-  size_t a_panel;     // floats from tile to tile of a packed a, 0 when a is not packed
-  const float* b;     // packed panels, or the operand itself
-  size_t b_k;         // row stride of the operand, 0 when packed
+  size_t a_row, a_k;
+  float* a_panels;  // null: read in place, a_k is 1
+  bool a_ready;     // a_panels is filled
+  const float* b;
+  size_t b_k, b_n;
+  float* b_panels;  // null: read in place, b_n is 1
+  bool b_ready;
+  float* b_edge;  // room for one panel, used when b_panels is null
   float* c;
   size_t c_row;
   const float* add;
   size_t add_row;
   size_t m, n, k;
   size_t n_limit;  // columns to the end of the panels: n, or more in a range of a larger pack
+  Ahead next_a;    // operands of the block after this one
+  Ahead next_b;
 };
 
+// Where the operands of one tile come from; packs them if the tile cannot do it on the way.
+HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, size_t row,
+                                    size_t rows, size_t column, size_t columns, size_t width) {
+  const size_t lanes = hn::Lanes(DF());
+  const bool whole = rows == kTileRows;
+  const bool along_k = block.a_panels == nullptr;
+  bool copy_a = false;
+  bool copy_b = false;
+  tile.a = block.a + row * block.a_row;
+  tile.a_k = block.a_k;
+  if (!along_k) {
+    float* panel = block.a_panels + i * kTileRows * block.k;
+    const bool first = !block.a_ready && column == 0;
+    copy_a = first && whole && block.a_row == 1;
+    tile.copy_a = panel;
+    if (first && !copy_a) PackA(tile.a, block.a_row, block.a_k, rows, block.k, panel);
+    if (!copy_a) {
+      tile.a = panel;
+      tile.a_k = kTileRows;
+    }
+  }
+  tile.b = block.b + column * block.b_n;
+  tile.b_k = block.b_k;
+  tile.last = columns % lanes;
+  // The last panel is copied even where the others are not: its padding may be read.
+  if (block.b_panels != nullptr || tile.last != 0) {
+    float* panel = block.b_panels != nullptr ? block.b_panels + column * block.k : block.b_edge;
+    const bool first = !block.b_ready && i == 0;
+    copy_b = first && whole && block.b_n == 1 && tile.last == 0;
+    tile.copy_b = panel;
+    if (first && !copy_b) PackBPanel(tile.b, block.b_k, block.b_n, columns, block.k, panel);
+    if (!copy_b) {
+      tile.b = panel;
+      tile.b_k = width * lanes;
+    }
+  }
+  if (copy_a || copy_b) return SelectCopyingTile(along_k, copy_a, copy_b, width);
+  return SelectTile(along_k, rows, width);
+}
+
 // All tiles of a block; a panel of A stays in L1 while those of B stream past it from L2.
-HWY_INLINE void RunBlock(const Block& block) {
+HWY_INLINE void RunBlock(Block& block) {
   const size_t lanes = hn::Lanes(DF());
   const size_t vectors = CeilDiv(block.n_limit, lanes);
   const RowTiles tiles(block.m);
-  Tile tile;
+  Tile tile = {};
   tile.a_row = block.a_row;
-  tile.a_k = block.a_k;
   tile.c_row = block.c_row;
   tile.add_row = block.add_row;
   tile.k = block.k;
   for (size_t i = 0; i < tiles.count; ++i) {
     const size_t row = tiles.Begin(i);
-    tile.a = block.a_panel != 0 ? block.a + i * block.a_panel : block.a + row * block.a_row;
-    const float* panel = block.b;
+    const size_t rows = tiles.Rows(i);
+    Ahead rows_below;
+    if (block.a_panels == nullptr && i + 1 < tiles.count) {
+      rows_below = {block.a + (row + rows) * block.a_row, block.a_row, tiles.Rows(i + 1), block.k};
+    }
     for (size_t column = 0; column < block.n;) {
       const size_t width = PanelVectors(vectors - column / lanes);
       const size_t columns = std::min(width * lanes, block.n - column);
-      tile.b = block.b_k != 0 ? block.b + column : panel;
-      tile.b_k = block.b_k != 0 ? block.b_k : width * lanes;
       tile.c = block.c + row * block.c_row + column;
       tile.add = block.add == nullptr ? nullptr : block.add + row * block.add_row + column;
-      tile.last = columns % lanes;
-      SelectTile(block.a_panel == 0 && block.a_k == 1, tiles.Rows(i), width)(tile);
-      panel += width * lanes * block.k;
+      tile.ahead = !rows_below.Done()     ? &rows_below
+                   : !block.next_b.Done() ? &block.next_b
+                                          : &block.next_a;
+      PrepareTile(block, tile, i, row, rows, column, columns, width)(tile);
       column += columns;
     }
   }
@@ -113,69 +164,126 @@ HWY_INLINE Addend EpilogueAddend(const MatmulArgs& args) {
   return {nullptr, 0};
 }
 
-// Bytes of packed A and B that one range needs at most.
-HWY_INLINE size_t BlockedScratchBytes(size_t m, size_t n, size_t k) {
-  const size_t size = BlocksK(k).size;
-  const size_t lanes = hn::Lanes(DF());
-  const size_t rows = std::min(BlockRows(size), CeilDiv(m, kTileRows) * kTileRows);
-  const size_t columns = std::min(BlockColumns(size), CeilDiv(n, lanes) * lanes);
-  const size_t a_floats = CeilDiv(rows, kTileRows) * kPanelRows * size;
-  return (a_floats + columns * size) * sizeof(float) + 2 * 64;
-}
-
 HWY_INLINE float* AlignUp(void* p) {
   return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) & ~uintptr_t{63});
 }
 
-// The general path: blocks of rows, of k, of columns; packs A where it is contiguous in m and B
-// always, unless it is packed already or too few rows would use the copy.
-HWY_INLINE void RunBlocked(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
-  const BlocksK blocks(args.k);
-  const bool pack_a = args.a.col_stride != 1;
-  const size_t m_step = pack_a ? BlockRows(blocks.size) : range.m_end - range.m_begin;
-  const size_t n_step = BlockColumns(blocks.size);
-  const Addend addend = EpilogueAddend(args);
-  float* a_panels = AlignUp(scratch);
-  const size_t m_most = std::min(m_step, range.m_end - range.m_begin);
-  float* b_panels = a_panels + (pack_a ? RowTiles(m_most).count * kPanelRows * blocks.size : 0);
-  b_panels = AlignUp(b_panels);
-  Block block = {};
-  block.c_row = args.c_stride;
-  for (size_t m0 = range.m_begin; m0 < range.m_end; m0 += block.m) {
-    block.m = std::min(m_step, range.m_end - m0);
-    for (size_t index = 0; index < blocks.count; ++index) {
-      const size_t k0 = index * blocks.size;
-      block.k = std::min(blocks.size, args.k - k0);
-      block.a = args.a.data + m0 * args.a.row_stride + k0 * args.a.col_stride;
-      block.a_row = args.a.row_stride;
-      block.a_k = args.a.col_stride;
-      if (pack_a) {
-        if (args.a.row_stride == 1) {
-          PackAAlongM(block.a, args.a.col_stride, block.m, block.k, a_panels);
-        } else {
-          PackAStrided(block.a, args.a.row_stride, args.a.col_stride, block.m, block.k, a_panels);
-        }
-        block.a = a_panels;
-        block.a_k = kPanelRows;
-        block.a_panel = kPanelRows * block.k;
+// One product over one range: its blocks in order (rows, then k, then columns), with what is
+// packed.
+class BlockedProduct {
+ public:
+  HWY_INLINE BlockedProduct(const MatmulArgs& args, const MatmulRange& range, void* scratch)
+      : args_(args),
+        range_(range),
+        blocks_k_(args.k),
+        pack_a_(args.a.col_stride != 1),
+        m_step_(pack_a_ ? BlockRows(blocks_k_.size) : range.m_end - range.m_begin),
+        n_step_(ColumnStep(range.n_end - range.n_begin, blocks_k_.size)) {
+    a_panels_ = AlignUp(scratch);
+    const size_t m_most = std::min(m_step_, range.m_end - range.m_begin);
+    const size_t a_floats = pack_a_ ? RowTiles(m_most).count * kTileRows * blocks_k_.size : 0;
+    b_panels_ = AlignUp(a_panels_ + a_floats);
+  }
+
+  // Bytes of scratch for any range of a product of this shape.
+  static size_t ScratchBytes(size_t m, size_t n, size_t k) {
+    const size_t size = BlocksK(k).size;
+    const size_t lanes = hn::Lanes(DF());
+    const size_t rows = std::min(BlockRows(size), CeilDiv(m, kTileRows) * kTileRows);
+    const size_t columns = std::min(BlockColumns(size), CeilDiv(n, lanes) * lanes);
+    const size_t a_floats = RowTiles(rows).count * kTileRows * size;
+    return (a_floats + columns * size) * sizeof(float) + 2 * 64;
+  }
+
+  void Run() {
+    const Addend addend = EpilogueAddend(args_);
+    Position at = {range_.m_begin, 0, range_.n_begin};
+    while (at.m < range_.m_end) {
+      const Position next = After(at);
+      Block block = MakeBlock(at, at.k == 0 ? addend : Addend{args_.c, args_.c_stride});
+      if (next.m < range_.m_end) {
+        block.next_b = AheadB(next);
+        if (pack_a_ && next.n == range_.n_begin) block.next_a = AheadA(next);
       }
-      const Addend add = index == 0 ? addend : Addend{args.c, args.c_stride};
-      block.add_row = add.stride;
-      for (size_t n0 = range.n_begin; n0 < range.n_end; n0 += block.n) {
-        block.n = std::min(n_step, range.n_end - n0);
-        block.n_limit = block.n;
-        const MatmulOperand& b = args.b.strided;
-        PackB(b.data + k0 * b.row_stride + n0 * b.col_stride, b.row_stride, b.col_stride, block.n,
-              block.k, b_panels);
-        block.b = b_panels;
-        block.b_k = 0;
-        block.c = args.c + m0 * args.c_stride + n0;
-        block.add = add.data == nullptr ? nullptr : add.data + m0 * add.stride + n0;
-        RunBlock(block);
-      }
+      RunBlock(block);
+      at = next;
     }
   }
-}
+
+ private:
+  // A block by its first row, its number along k, and its first column.
+  struct Position {
+    size_t m, k, n;
+  };
+
+  // Near-equal blocks of columns, in whole tiles.
+  static size_t ColumnStep(size_t n, size_t k) {
+    const size_t count = std::max<size_t>(1, CeilDiv(n, BlockColumns(k)));
+    return CeilDiv(CeilDiv(n, count), TileColumns()) * TileColumns();
+  }
+  size_t Rows(const Position& at) const { return std::min(m_step_, range_.m_end - at.m); }
+  size_t Columns(const Position& at) const { return std::min(n_step_, range_.n_end - at.n); }
+  size_t Steps(const Position& at) const {
+    return std::min(blocks_k_.size, args_.k - at.k * blocks_k_.size);
+  }
+  Position After(Position at) const {
+    at.n += Columns(at);
+    if (at.n < range_.n_end) return at;
+    at.n = range_.n_begin;
+    if (++at.k < blocks_k_.count) return at;
+    at.k = 0;
+    at.m += m_step_;
+    return at;
+  }
+  const float* A(const Position& at) const {
+    return args_.a.data + at.m * args_.a.row_stride + at.k * blocks_k_.size * args_.a.col_stride;
+  }
+  const float* B(const Position& at) const {
+    const MatmulOperand& b = args_.b.strided;
+    return b.data + at.k * blocks_k_.size * b.row_stride + at.n * b.col_stride;
+  }
+  Ahead AheadA(const Position& at) const {
+    return {A(at), args_.a.col_stride, Steps(at), args_.a.row_stride == 1 ? Rows(at) : 0};
+  }
+  Ahead AheadB(const Position& at) const {
+    const MatmulOperand& b = args_.b.strided;
+    if (b.col_stride == 1) return {B(at), b.row_stride, Steps(at), Columns(at)};
+    return {B(at), b.col_stride, Columns(at), b.row_stride == 1 ? Steps(at) : 0};
+  }
+
+  HWY_INLINE Block MakeBlock(const Position& at, const Addend& add) const {
+    Block block = {};
+    block.m = Rows(at);
+    block.n = Columns(at);
+    block.n_limit = block.n;
+    block.k = Steps(at);
+    block.a = A(at);
+    block.a_row = args_.a.row_stride;
+    block.a_k = args_.a.col_stride;
+    block.a_panels = pack_a_ ? a_panels_ : nullptr;
+    block.a_ready = at.n != range_.n_begin;
+    block.b = B(at);
+    block.b_k = args_.b.strided.row_stride;
+    block.b_n = args_.b.strided.col_stride;
+    const bool in_place = block.b_n == 1 && block.m <= (kTilesWorthPacking - 1) * kTileRows;
+    block.b_panels = in_place ? nullptr : b_panels_;
+    block.b_edge = b_panels_;
+    block.c = args_.c + at.m * args_.c_stride + at.n;
+    block.c_row = args_.c_stride;
+    block.add = add.data == nullptr ? nullptr : add.data + at.m * add.stride + at.n;
+    block.add_row = add.stride;
+    return block;
+  }
+
+  const MatmulArgs& args_;
+  const MatmulRange& range_;
+  const BlocksK blocks_k_;
+  const bool pack_a_;
+  const size_t m_step_;
+  const size_t n_step_;
+  float* a_panels_;
+  float* b_panels_;
+};
 
 }  // namespace matmul
 }  // namespace HWY_NAMESPACE

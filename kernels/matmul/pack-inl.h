@@ -1,6 +1,6 @@
 // Copies operands into the order in which the tile reads them. A packed panel of B holds, for each
-// k, the columns of one tile (whole vectors, zeros beyond the last column); a panel of A holds for
-// each k kPanelRows rows.
+// k, the columns of one tile (whole vectors, padded beyond the last column); a panel of A holds for
+// each k kTileRows rows.
 #if defined(LANEWISE_KERNELS_MATMUL_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LANEWISE_KERNELS_MATMUL_PACK_INL_H_
 #undef LANEWISE_KERNELS_MATMUL_PACK_INL_H_
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul/tile-inl.h"
@@ -19,9 +20,6 @@ HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
-
-// Rows stored per k in a panel of A: enough for a tile, and a whole number of cache line parts.
-inline constexpr size_t kPanelRows = 8;
 
 // Vectors of the next panel when `left` vectors are left: full tiles, and two of two rather than
 // a full one and one of a single vector.
@@ -42,68 +40,35 @@ struct RowTiles {
   size_t Rows(size_t i) const { return height + (i < taller ? 1 : 0); }
 };
 
-// Panels of A from rows that lie side by side; tile i goes to out + i * k * kPanelRows.
-HWY_INLINE void PackAAlongM(const float* a, size_t a_k, size_t rows, size_t k,
-                            float* HWY_RESTRICT out) {
-  const hn::CappedTag<float, kPanelRows> d;
-  const size_t lanes = hn::Lanes(d);
-  const RowTiles tiles(rows);
-  constexpr size_t kGroup = 8;  // tiles per sweep over k: whole cache lines, few write streams
-  for (size_t first = 0; first < tiles.count; first += kGroup) {
-    const size_t end = std::min(first + kGroup, tiles.count);
-    size_t whole = first;  // tiles whose kPanelRows floats are all inside the operand
-    while (whole < end && tiles.Begin(whole) + kPanelRows <= rows) ++whole;
-    for (size_t kk = 0; kk < k; ++kk) {
-      const float* row = a + kk * a_k;
-      float* to = out + (first * k + kk) * kPanelRows;
-      size_t i = first;
-      for (; i < whole; ++i, to += k * kPanelRows) {
-        const float* from = row + tiles.Begin(i);
-        for (size_t r = 0; r < kPanelRows; r += lanes) {
-          hn::StoreU(hn::LoadU(d, from + r), d, to + r);
-        }
-      }
-      for (; i < end; ++i, to += k * kPanelRows) {
-        for (size_t r = 0; r < tiles.Rows(i); ++r) to[r] = row[tiles.Begin(i) + r];
-      }
-    }
+// One panel of A of any strides: k times kTileRows floats.
+HWY_INLINE void PackA(const float* a, size_t a_row, size_t a_k, size_t rows, size_t k,
+                      float* HWY_RESTRICT out) {
+  for (size_t kk = 0; kk < k; ++kk, out += kTileRows) {
+    for (size_t r = 0; r < rows; ++r) out[r] = a[r * a_row + kk * a_k];
   }
 }
 
-// Any strides.
-HWY_INLINE void PackAStrided(const float* a, size_t a_row, size_t a_k, size_t rows, size_t k,
-                             float* HWY_RESTRICT out) {
-  const RowTiles tiles(rows);
-  for (size_t i = 0; i < tiles.count; ++i) {
-    for (size_t kk = 0; kk < k; ++kk) {
-      for (size_t r = 0; r < tiles.Rows(i); ++r) {
-        out[(i * k + kk) * kPanelRows + r] = a[(tiles.Begin(i) + r) * a_row + kk * a_k];
-      }
-    }
-  }
-}
-
-// Panels of B whose columns lie side by side (a row-major [k,n] matrix), row after row.
-HWY_INLINE void PackBAlongN(const float* b, size_t b_k, size_t n, size_t k,
-                            float* HWY_RESTRICT out) {
+// One panel of B whose columns lie side by side. `last`: valid lanes of the last vector, 0 if all.
+template <size_t kVectors>
+HWY_INLINE void CopyPanelRow(const float* HWY_RESTRICT from, size_t last, float* HWY_RESTRICT to) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
-  const size_t vectors = (n + lanes - 1) / lanes;
-  const size_t last = n % lanes;
-  for (size_t kk = 0; kk < k; ++kk) {
-    const float* from = b + kk * b_k;
-    float* panel = out;
-    for (size_t v = 0; v < vectors;) {
-      const size_t width = PanelVectors(vectors - v);
-      float* to = panel + kk * width * lanes;
-      for (size_t i = 0; i < width; ++i, ++v) {
-        const bool partial = last != 0 && v + 1 == vectors;
-        const VF x = HWY_UNLIKELY(partial) ? hn::LoadN(d, from + v * lanes, last)
-                                           : hn::LoadU(d, from + v * lanes);
-        hn::StoreU(x, d, to + i * lanes);
-      }
-      panel += k * width * lanes;
-    }
+  if constexpr (kVectors > 1) hn::StoreU(hn::LoadU(d, from), d, to);
+  if constexpr (kVectors > 2) hn::StoreU(hn::LoadU(d, from + lanes), d, to + lanes);
+  const size_t tail = (kVectors - 1) * lanes;
+  const VF x =
+      HWY_UNLIKELY(last != 0) ? hn::LoadN(d, from + tail, last) : hn::LoadU(d, from + tail);
+  hn::StoreU(x, d, to + tail);
+}
+
+// A panel of B whose columns lie side by side (a row-major [k,n] matrix).
+HWY_INLINE void PackBAlongN(const float* b, size_t b_k, size_t width, size_t last, size_t k,
+                            float* HWY_RESTRICT out) {
+  const size_t step = width * hn::Lanes(DF());
+  for (size_t kk = 0; kk < k; ++kk, b += b_k, out += step) {
+    if (width == 1) CopyPanelRow<1>(b, last, out);
+    if (width == 2) CopyPanelRow<2>(b, last, out);
+    if (width == 3) CopyPanelRow<3>(b, last, out);
   }
 }
 
@@ -163,47 +128,29 @@ HWY_INLINE void PackBColumns(const float* b, size_t b_n, size_t columns, size_t 
   }
 }
 
-// Panels of B whose columns are contiguous in k (a row-major [n,k] matrix): a transpose.
-HWY_INLINE void PackBAlongK(const float* b, size_t b_n, size_t n, size_t k,
-                            float* HWY_RESTRICT out) {
-  const size_t lanes = hn::Lanes(DF());
-  const size_t vectors = (n + lanes - 1) / lanes;
-  for (size_t v = 0; v < vectors;) {
-    const size_t width = PanelVectors(vectors - v);
-    for (size_t i = 0; i < width; ++i, ++v) {
-      const size_t column = v * lanes;
-      PackBColumns(b + column * b_n, b_n, std::min(lanes, n - column), k, out + i * lanes,
-                   width * lanes);
-    }
-    out += k * width * lanes;
+// A panel of `columns` columns of B of any strides.
+HWY_INLINE void PackBStrided(const float* b, size_t b_k, size_t b_n, size_t width, size_t columns,
+                             size_t k, float* HWY_RESTRICT out) {
+  const size_t step = width * hn::Lanes(DF());
+  for (size_t kk = 0; kk < k; ++kk, out += step) {
+    for (size_t i = 0; i < step; ++i) out[i] = i < columns ? b[kk * b_k + i * b_n] : 0.0f;
   }
 }
 
-// Any strides.
-HWY_INLINE void PackBStrided(const float* b, size_t b_k, size_t b_n, size_t n, size_t k,
-                             float* HWY_RESTRICT out) {
+// Packs a panel of `columns` columns: k times whole vectors, the last one padded.
+HWY_INLINE void PackBPanel(const float* b, size_t b_k, size_t b_n, size_t columns, size_t k,
+                           float* HWY_RESTRICT out) {
   const size_t lanes = hn::Lanes(DF());
-  const size_t vectors = (n + lanes - 1) / lanes;
-  for (size_t v = 0; v < vectors;) {
-    const size_t width = PanelVectors(vectors - v) * lanes;
-    for (size_t kk = 0; kk < k; ++kk) {
-      for (size_t i = 0; i < width; ++i) {
-        const size_t column = v * lanes + i;
-        out[kk * width + i] = column < n ? b[kk * b_k + column * b_n] : 0.0f;
-      }
-    }
-    out += k * width;
-    v += width / lanes;
-  }
-}
-
-HWY_INLINE void PackB(const float* b, size_t b_k, size_t b_n, size_t n, size_t k, float* out) {
+  const size_t width = (columns + lanes - 1) / lanes;
   if (b_n == 1) {
-    PackBAlongN(b, b_k, n, k, out);
+    PackBAlongN(b, b_k, width, columns % lanes, k, out);
   } else if (b_k == 1) {
-    PackBAlongK(b, b_n, n, k, out);
+    for (size_t i = 0; i < width; ++i) {
+      PackBColumns(b + i * lanes * b_n, b_n, std::min(lanes, columns - i * lanes), k,
+                   out + i * lanes, width * lanes);
+    }
   } else {
-    PackBStrided(b, b_k, b_n, n, k, out);
+    PackBStrided(b, b_k, b_n, width, columns, k, out);
   }
 }
 
