@@ -17,8 +17,9 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// The place of `index` in a permutation of [0, count) that the key chooses: a Feistel network over the
-// next power of four, repeated until it lands inside. Needs no memory, and any index at any time.
+// The place of `index` in a permutation of [0, count) that the key chooses: a Feistel network over
+// the next power of four, repeated until it lands inside. Needs no memory, and any index at any
+// time.
 uint64_t Permute(uint64_t index, uint64_t count, uint64_t key) {
   if (count < 2) return index;
   unsigned half_bits = 1;
@@ -57,8 +58,8 @@ BatchSource::BatchSource(const TokenArray& tokens, const Options& options)
   }
 }
 
-// How far the windows of an epoch begin before the text's first target; their first and last ones are
-// the shorter for it.
+// How far the windows of an epoch begin before the text's first target; their first and last ones
+// are the shorter for it.
 uint64_t BatchSource::OffsetOf(uint64_t epoch) const {
   const uint64_t range = options_.sequential ? tokens_.size() - 1 : options_.ctx;
   return Mix(options_.seed ^ Mix(epoch ^ 0x6F66667365740000u)) % range;

@@ -109,9 +109,9 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
   } catch (const IoError& error) {
     RemoveQuietly(files, temporary);
     if (error.error_number() != ENOSPC && error.error_number() != EDQUOT) throw;
-    throw IoError(std::string(error.what()) + "; this checkpoint needs " +
-                      FormatBytes(contents.bytes),
-                  error.error_number());
+    throw IoError(
+        std::string(error.what()) + "; this checkpoint needs " + FormatBytes(contents.bytes),
+        error.error_number());
   } catch (...) {
     RemoveQuietly(files, temporary);
     throw;

@@ -3,8 +3,9 @@
 //   RUN/checkpoints/step-000500/{config.json, tokenizer.json, model.safetensors,
 //                                train_state.safetensors, MANIFEST.json}
 //   RUN/checkpoints/LATEST, BEST                    names of folders, for people and scripts
-//   RUN/{config.json, tokenizer.json, model.safetensors}          the best checkpoint's, hard-linked
-//   RUN/.lock                                       held by the process that trains here
+//   RUN/{config.json, tokenizer.json, model.safetensors}          the best checkpoint's,
+//   hard-linked RUN/.lock                                       held by the process that trains
+//   here
 //
 // A folder named step-N is complete: it is written as .tmp-step-N, synced and then renamed. So the
 // latest checkpoint is the highest step that has a manifest, and the best the one whose manifest
@@ -23,8 +24,8 @@
 
 namespace lanewise::model {
 
-// What a checkpoint holds. train_tensors and train_state (step, data position, random keys, …) may be
-// empty: then there is no train_state.safetensors and the checkpoint cannot be resumed.
+// What a checkpoint holds. train_tensors and train_state (step, data position, random keys, …) may
+// be empty: then there is no train_state.safetensors and the checkpoint cannot be resumed.
 struct CheckpointContent {
   Json config;
   Json tokenizer;
@@ -52,13 +53,14 @@ struct CheckpointInfo {
   std::optional<double> val_loss;
 };
 
-// Writes a model folder (config.json, tokenizer.json, model.safetensors, MANIFEST.json and, if there
-// is one, train_state.safetensors) that must not exist yet: under a temporary name, synced, renamed.
+// Writes a model folder (config.json, tokenizer.json, model.safetensors, MANIFEST.json and, if
+// there is one, train_state.safetensors) that must not exist yet: under a temporary name, synced,
+// renamed.
 void SaveModelFolder(FileSystem& files, const std::string& folder, const CheckpointContent& content,
                      uint64_t step, std::optional<double> val_loss);
 
-// Reads a model folder. With a manifest, every file must have its checksum: InputError names the file
-// and, where it is a tensor that is wrong, the tensor. Weights must be finite.
+// Reads a model folder. With a manifest, every file must have its checksum: InputError names the
+// file and, where it is a tensor that is wrong, the tensor. Weights must be finite.
 Checkpoint LoadCheckpoint(FileSystem& files, const std::string& folder);
 // The same for one .safetensors file of any name in a model folder.
 Checkpoint LoadCheckpointOf(FileSystem& files, const std::string& weights_path);
@@ -69,9 +71,9 @@ class CheckpointStore {
   // Keeps the newest `keep` (at least 1) and the best.
   CheckpointStore(FileSystem& files, std::string run_folder, size_t keep);
 
-  // Saves, renews LATEST, BEST and the links in the run folder, then removes what need not be kept and
-  // what an earlier, interrupted save left. Free space is checked before anything is written. On an
-  // error everything that was there before still loads, and the exception says what failed.
+  // Saves, renews LATEST, BEST and the links in the run folder, then removes what need not be kept
+  // and what an earlier, interrupted save left. Free space is checked before anything is written.
+  // On an error everything that was there before still loads, and the exception says what failed.
   void Save(uint64_t step, const CheckpointContent& content, std::optional<double> val_loss);
 
   std::vector<CheckpointInfo> List() const;  // by step; only complete ones
@@ -97,9 +99,10 @@ class RunLock {
   File file_;
 };
 
-// Opens any MODEL argument: a run folder (its best checkpoint, else the latest), a checkpoint folder, a
-// .safetensors file with its config.json beside it, a seed file or a llama2.c file (with tokenizer.bin
-// beside it, if there is one). Everything is verified. InputError says what was found instead.
+// Opens any MODEL argument: a run folder (its best checkpoint, else the latest), a checkpoint
+// folder, a .safetensors file with its config.json beside it, a seed file or a llama2.c file (with
+// tokenizer.bin beside it, if there is one). Everything is verified. InputError says what was found
+// instead.
 ModelFile OpenModel(FileSystem& files, const std::string& path);
 
 // The folder that OpenModel reads for a run or checkpoint folder; `path` itself for files.

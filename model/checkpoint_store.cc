@@ -31,7 +31,8 @@ bool IsStepName(std::string_view name) {
 
 // Complete checkpoints by step. Where an unreadable manifest shall not stop the caller, it is as if
 // the checkpoint were not there.
-std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& folder, bool tolerant) {
+std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& folder,
+                                       bool tolerant) {
   std::vector<CheckpointInfo> list;
   if (!IsDirectory(files, folder)) return list;
   const std::vector<std::string> names = ListDirectory(files, folder);
@@ -49,8 +50,7 @@ std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& fol
       if (!tolerant) throw;
     }
   }
-  std::sort(list.begin(), list.end(),
-            [](const auto& a, const auto& b) { return a.step < b.step; });
+  std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
   return list;
 }
 
@@ -185,8 +185,8 @@ RunLock::RunLock(FileSystem& files, const std::string& run_folder)
   }
   // Always the same length: nothing of an earlier holder is left behind.
   char text[32];
-  const int length = std::snprintf(text, sizeof text, "%-20lld\n",
-                                   static_cast<long long>(ProcessId()));
+  const int length =
+      std::snprintf(text, sizeof text, "%-20lld\n", static_cast<long long>(ProcessId()));
   file_.Write(text, static_cast<size_t>(length));
 }
 

@@ -34,7 +34,8 @@ bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0
 
 // `position`, moved forward out of a UTF-8 sequence.
 size_t CutPosition(std::string_view text, size_t position) {
-  for (int i = 0; i < 3 && position < text.size() && IsContinuation(text[position]); ++i) ++position;
+  for (int i = 0; i < 3 && position < text.size() && IsContinuation(text[position]); ++i)
+    ++position;
   return position;
 }
 
@@ -136,7 +137,8 @@ int32_t TokenArray::operator[](uint64_t index) const {
 }
 
 void TokenArray::Copy(uint64_t first, std::span<int32_t> out) const {
-  if (first > size() || out.size() > size() - first) throw std::out_of_range("tokens beyond the end");
+  if (first > size() || out.size() > size() - first)
+    throw std::out_of_range("tokens beyond the end");
   std::visit(
       [&](const auto& stored) {
         for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<int32_t>(stored[first + i]);

@@ -14,8 +14,8 @@
 
 namespace lanewise::model {
 
-// One or several files, mapped, in a fixed order. A folder stands for all text files in it and below,
-// sorted by path; hidden files and those with a NUL in their first 4 KiB are left out.
+// One or several files, mapped, in a fixed order. A folder stands for all text files in it and
+// below, sorted by path; hidden files and those with a NUL in their first 4 KiB are left out.
 // InputError for what is missing, empty, or has no text.
 class TextCorpus {
  public:
@@ -78,17 +78,17 @@ struct DataPosition {
 };
 
 struct BatchInfo {
-  uint64_t targets = 0;      // that are not ignored
-  bool reset_state = true;   // the rows do not go on from those of the batch before
+  uint64_t targets = 0;     // that are not ignored
+  bool reset_state = true;  // the rows do not go on from those of the batch before
 };
 
-// Batches of `rows` windows of `ctx` tokens. In an epoch every token but the first is a target exactly
-// once: windows at the ends are filled up with the ignored target -1 (input 0).
+// Batches of `rows` windows of `ctx` tokens. In an epoch every token but the first is a target
+// exactly once: windows at the ends are filled up with the ignored target -1 (input 0).
 //
-// Shuffled: windows in an order that is a permutation keyed by (seed, epoch), cut at another offset in
-// each epoch; rows are independent and a batch may hold the end of one epoch and the start of the next.
-// Sequential: row r reads the r-th part of the tokens, a window a step, so that state can be carried
-// from batch to batch; each epoch starts elsewhere, with reset_state.
+// Shuffled: windows in an order that is a permutation keyed by (seed, epoch), cut at another offset
+// in each epoch; rows are independent and a batch may hold the end of one epoch and the start of
+// the next. Sequential: row r reads the r-th part of the tokens, a window a step, so that state can
+// be carried from batch to batch; each epoch starts elsewhere, with reset_state.
 class BatchSource {
  public:
   struct Options {
@@ -98,8 +98,8 @@ class BatchSource {
     uint64_t seed = 0;
   };
 
-  // `tokens` outlives the source. InputError below two tokens. A text shorter than a window makes the
-  // window shorter: ctx() says what it is, notice() says so in a sentence.
+  // `tokens` outlives the source. InputError below two tokens. A text shorter than a window makes
+  // the window shorter: ctx() says what it is, notice() says so in a sentence.
   BatchSource(const TokenArray& tokens, const Options& options);
 
   size_t rows() const { return options_.rows; }

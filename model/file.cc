@@ -103,7 +103,9 @@ File::~File() {
 }
 
 File::File(File&& other) noexcept
-    : files_(other.files_), path_(std::move(other.path_)), handle_(std::exchange(other.handle_, -1)) {}
+    : files_(other.files_),
+      path_(std::move(other.path_)),
+      handle_(std::exchange(other.handle_, -1)) {}
 
 size_t File::Read(void* data, size_t size) {
   size_t done = 0;
@@ -292,7 +294,8 @@ void RemoveTree(FileSystem& files, const std::string& path) {
 void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes) {
   const int64_t free = Retry([&] { return files.FreeSpace(path); });
   if (free < 0) return;
-  if (static_cast<uint64_t>(free) >= bytes && static_cast<uint64_t>(free) - bytes >= kFreeSpaceMargin) {
+  if (static_cast<uint64_t>(free) >= bytes &&
+      static_cast<uint64_t>(free) - bytes >= kFreeSpaceMargin) {
     return;
   }
   throw IoError(path + ": " + FormatBytes(bytes) + " are needed and " +

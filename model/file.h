@@ -123,8 +123,8 @@ void RenameFile(FileSystem& files, const std::string& from, const std::string& t
 void SyncDirectory(FileSystem& files, const std::string& path);
 // Removes a folder with all that is in it. A missing one is fine.
 void RemoveTree(FileSystem& files, const std::string& path);
-// Throws IoError when fewer than `bytes` (and a margin) are free where `path` is; does nothing where
-// the file system cannot tell.
+// Throws IoError when fewer than `bytes` (and a margin) are free where `path` is; does nothing
+// where the file system cannot tell.
 void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes);
 // Writes beside the target, syncs, renames over it, syncs the folder: at any instant the old or the
 // new content is there whole. On an error the temporary file is removed.

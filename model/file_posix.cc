@@ -26,10 +26,18 @@ class PosixFiles final : public FileSystem {
   int64_t Open(const std::string& path, OpenMode mode) override {
     int flags = O_CLOEXEC;
     switch (mode) {
-      case OpenMode::kRead: flags |= O_RDONLY; break;
-      case OpenMode::kWrite: flags |= O_WRONLY | O_CREAT | O_TRUNC; break;
-      case OpenMode::kAppend: flags |= O_WRONLY | O_CREAT | O_APPEND; break;
-      case OpenMode::kLock: flags |= O_RDWR | O_CREAT; break;
+      case OpenMode::kRead:
+        flags |= O_RDONLY;
+        break;
+      case OpenMode::kWrite:
+        flags |= O_WRONLY | O_CREAT | O_TRUNC;
+        break;
+      case OpenMode::kAppend:
+        flags |= O_WRONLY | O_CREAT | O_APPEND;
+        break;
+      case OpenMode::kLock:
+        flags |= O_RDWR | O_CREAT;
+        break;
     }
     return ErrorOr(::open(path.c_str(), flags, 0666));
   }

@@ -16,8 +16,9 @@ using Json = nlohmann::json;
 // Longest JSON file that is read; weights are never JSON.
 inline constexpr uint64_t kMaxJsonFileBytes = 32u << 20;
 
-// Parses one document. InputError names `where` (a path) and the place for malformed text, duplicate
-// keys (the library alone would keep the last one), nesting beyond 64, more than 500,000 values.
+// Parses one document. InputError names `where` (a path) and the place for malformed text,
+// duplicate keys (the library alone would keep the last one), nesting beyond 64, more than 500,000
+// values.
 Json ParseJson(std::string_view text, const std::string& where);
 Json ReadJsonFile(FileSystem& files, const std::string& path);
 

@@ -58,9 +58,8 @@ Manifest ReadManifest(FileSystem& files, const std::string& folder) {
     if (name.empty() || name.find_first_of("/\\") != std::string::npos || name[0] == '.') {
       throw InputError(path + ": \"files\": \"" + name + "\" is no file of this folder");
     }
-    manifest.files[name] = {
-        static_cast<uint64_t>(GetInteger(entry, "bytes", 0, INT64_MAX, path)),
-        GetString(entry, "xxh3", path)};
+    manifest.files[name] = {static_cast<uint64_t>(GetInteger(entry, "bytes", 0, INT64_MAX, path)),
+                            GetString(entry, "xxh3", path)};
   }
   return manifest;
 }

@@ -1,5 +1,5 @@
-// MANIFEST.json: what a checkpoint folder holds. Written last, so that a folder with a manifest is a
-// whole one.
+// MANIFEST.json: what a checkpoint folder holds. Written last, so that a folder with a manifest is
+// a whole one.
 #ifndef LANEWISE_MODEL_MANIFEST_H_
 #define LANEWISE_MODEL_MANIFEST_H_
 

@@ -78,7 +78,8 @@ std::string ResolveModel(FileSystem& files, const std::string& path) {
       IsFile(files, JoinPath(path, "model.safetensors"))) {
     return path;
   }
-  throw InputError(path + ": holds no checkpoint and no model (config.json and model.safetensors); " +
+  throw InputError(path +
+                   ": holds no checkpoint and no model (config.json and model.safetensors); " +
                    kPossible);
 }
 

@@ -39,9 +39,8 @@ std::unique_ptr<TokenDecoder> MakePlainDecoder(const Tokenizer& tokenizer) {
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
   std::vector<int32_t> ids;
-  EncodeTo(text, [&](std::span<const int32_t> part) {
-    ids.insert(ids.end(), part.begin(), part.end());
-  });
+  EncodeTo(text,
+           [&](std::span<const int32_t> part) { ids.insert(ids.end(), part.begin(), part.end()); });
   return ids;
 }
 

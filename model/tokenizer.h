@@ -40,7 +40,8 @@ class Tokenizer {
   virtual void EncodeTo(std::string_view text, const TokenSink& sink) const = 0;
   std::vector<int32_t> Encode(std::string_view text) const;
 
-  // A decoder for the start of a text, or for the middle of one (llama2.c drops the first space only).
+  // A decoder for the start of a text, or for the middle of one (llama2.c drops the first space
+  // only).
   virtual std::unique_ptr<TokenDecoder> NewDecoder(bool at_start) const = 0;
   std::string Decode(std::span<const int32_t> ids) const;
 
@@ -54,8 +55,8 @@ struct TokenizerOptions {
   int32_t max_vocab = 0;
 };
 
-// Kinds for new models: "byte", "char", "word", "auto" (char below 20,000 bytes, else word). UsageError
-// for others, with the nearest right one named.
+// Kinds for new models: "byte", "char", "word", "auto" (char below 20,000 bytes, else word).
+// UsageError for others, with the nearest right one named.
 std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
                                           std::span<const std::string_view> texts,
                                           const TokenizerOptions& options);

@@ -65,10 +65,10 @@ class Reader {
     }
     reader_.ExpectEnd();
     const Llama2cSizes& s = sizes_;
-    model_.config = {{"model", "llama"},     {"vocab_size", s.vocab}, {"layers", s.layers},
-                     {"dim", s.dim},         {"heads", s.heads},      {"kv_heads", s.kv_heads},
-                     {"hidden_dim", s.hidden}, {"ctx", s.seq},        {"tied", s.tied},
-                     {"norm_eps", 1e-5},     {"rope_theta", 10000.0}};
+    model_.config = {{"model", "llama"},       {"vocab_size", s.vocab}, {"layers", s.layers},
+                     {"dim", s.dim},           {"heads", s.heads},      {"kv_heads", s.kv_heads},
+                     {"hidden_dim", s.hidden}, {"ctx", s.seq},          {"tied", s.tied},
+                     {"norm_eps", 1e-5},       {"rope_theta", 10000.0}};
     return std::move(model_);
   }
 
@@ -139,8 +139,8 @@ class Reader {
 
   void ReadGroup(const Llama2cGroup& group) {
     for (uint64_t layer = 0; layer < (group.per_layer ? sizes_.layers : 1); ++layer) {
-      model_.tensors.push_back(MakeNamedTensor(
-          reader_.TakeFloats(group.TensorName(layer), group.shape), file_.owner()));
+      model_.tensors.push_back(
+          MakeNamedTensor(reader_.TakeFloats(group.TensorName(layer), group.shape), file_.owner()));
     }
   }
 

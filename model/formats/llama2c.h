@@ -19,8 +19,8 @@ ModelFile ParseLlama2c(MappedFile file);
 // Writes version 0 or 1, atomically.
 void WriteLlama2c(FileSystem& files, const std::string& path, const ModelFile& model, int version);
 
-// Reads tokenizer.bin; the number of tokens is the model's vocabulary size. Gives what MakeTokenizer
-// takes.
+// Reads tokenizer.bin; the number of tokens is the model's vocabulary size. Gives what
+// MakeTokenizer takes.
 Json ReadLlama2cTokenizer(FileSystem& files, const std::string& path, uint64_t vocab_size);
 Json ParseLlama2cTokenizer(std::span<const std::byte> bytes, const std::string& where,
                            uint64_t vocab_size);

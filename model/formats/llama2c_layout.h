@@ -41,16 +41,11 @@ struct Llama2cGroup {
 
 inline std::vector<Llama2cGroup> Llama2cVersion0(const Llama2cSizes& s) {
   std::vector<Llama2cGroup> groups = {
-      {"tok_embeddings", {s.vocab, s.dim}},
-      {"attention_norm", {s.dim}, true, true},
-      {"wq", {s.dim, s.dim}, true},
-      {"wk", {s.kv_dim(), s.dim}, true},
-      {"wv", {s.kv_dim(), s.dim}, true},
-      {"wo", {s.dim, s.dim}, true},
-      {"ffn_norm", {s.dim}, true, true},
-      {"w1", {s.hidden, s.dim}, true},
-      {"w2", {s.dim, s.hidden}, true},
-      {"w3", {s.hidden, s.dim}, true},
+      {"tok_embeddings", {s.vocab, s.dim}}, {"attention_norm", {s.dim}, true, true},
+      {"wq", {s.dim, s.dim}, true},         {"wk", {s.kv_dim(), s.dim}, true},
+      {"wv", {s.kv_dim(), s.dim}, true},    {"wo", {s.dim, s.dim}, true},
+      {"ffn_norm", {s.dim}, true, true},    {"w1", {s.hidden, s.dim}, true},
+      {"w2", {s.dim, s.hidden}, true},      {"w3", {s.hidden, s.dim}, true},
       {"norm", {s.dim}, false, true},
   };
   if (!s.tied) groups.push_back({"output", {s.vocab, s.dim}});

@@ -31,8 +31,8 @@ Json ParseLlama2cTokenizer(std::span<const std::byte> bytes, const std::string& 
     const auto length = reader.Read<uint32_t>(name + " length");
     // Byte and control tokens may be longer than "longest", which counts text only.
     if (length > longest && length > 16) {
-      reader.Fail(name + " length", std::to_string(length) + " is beyond the longest, " +
-                                        std::to_string(longest));
+      reader.Fail(name + " length",
+                  std::to_string(length) + " is beyond the longest, " + std::to_string(longest));
     }
     const auto text = reader.Take(length, name);
     tokens.push_back(BytesToJson({reinterpret_cast<const char*>(text.data()), text.size()}));

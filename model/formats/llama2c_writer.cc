@@ -29,8 +29,9 @@ void CheckConstants(const ModelFile& model) {
   const double eps = GetNumber(model.config, "norm_eps", model.path);
   const double theta = GetNumber(model.config, "rope_theta", model.path);
   if (std::fabs(eps - 1e-5) > 1e-10 || theta != 10000.0) {
-    throw UsageError(model.path + ": llama2.c files stand for norm_eps 1e-5 and rope_theta 10000; "
-                                  "this model has others");
+    throw UsageError(model.path +
+                     ": llama2.c files stand for norm_eps 1e-5 and rope_theta 10000; "
+                     "this model has others");
   }
 }
 
@@ -51,8 +52,8 @@ void WriteTables(const Llama2cSizes& sizes, File* file) {
   for (const bool sine : {false, true}) {
     for (uint64_t position = 0; position < sizes.seq; ++position) {
       for (uint64_t i = 0; i < half; ++i) {
-        const double frequency =
-            std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(sizes.head_dim()));
+        const double frequency = std::pow(
+            10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(sizes.head_dim()));
         const double angle = static_cast<double>(position) * frequency;
         row[i] = static_cast<float>(sine ? std::sin(angle) : std::cos(angle));
       }
@@ -63,13 +64,11 @@ void WriteTables(const Llama2cSizes& sizes, File* file) {
 
 void WriteHeader(const Llama2cSizes& sizes, int version, File* file) {
   const auto vocab = static_cast<int32_t>(sizes.vocab);
-  const int32_t fields[7] = {static_cast<int32_t>(sizes.dim),
-                             static_cast<int32_t>(sizes.hidden),
-                             static_cast<int32_t>(sizes.layers),
-                             static_cast<int32_t>(sizes.heads),
-                             static_cast<int32_t>(sizes.kv_heads),
-                             version == 0 && !sizes.tied ? -vocab : vocab,
-                             static_cast<int32_t>(sizes.seq)};
+  const int32_t fields[7] = {
+      static_cast<int32_t>(sizes.dim),      static_cast<int32_t>(sizes.hidden),
+      static_cast<int32_t>(sizes.layers),   static_cast<int32_t>(sizes.heads),
+      static_cast<int32_t>(sizes.kv_heads), version == 0 && !sizes.tied ? -vocab : vocab,
+      static_cast<int32_t>(sizes.seq)};
   std::string header;
   const auto append = [&](const auto& value) {
     header.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -94,7 +93,8 @@ void WriteLlama2c(FileSystem& files, const std::string& path, const ModelFile& m
     throw UsageError(model.path + ": a " + kind +
                      " model cannot be stored in llama2.c's format (llama can)");
   }
-  if (version != 0 && version != 1) throw UsageError("llama2.c files are written as version 0 or 1");
+  if (version != 0 && version != 1)
+    throw UsageError("llama2.c files are written as version 0 or 1");
   CheckConstants(model);
   const Llama2cSizes sizes = ReadSizes(model);
 

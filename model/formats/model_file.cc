@@ -23,10 +23,8 @@ NamedTensor MakeNamedTensor(TensorView view, std::shared_ptr<const void> owner) 
   NamedTensor tensor;
   tensor.name = view.name;
   tensor.shape = view.shape;
-  tensor.read = [view = std::move(view), owner = std::move(owner)](uint64_t first,
-                                                                   std::span<float> out) {
-    view.ReadFloats(first, out);
-  };
+  tensor.read = [view = std::move(view), owner = std::move(owner)](
+                    uint64_t first, std::span<float> out) { view.ReadFloats(first, out); };
   return tensor;
 }
 

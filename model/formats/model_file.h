@@ -14,8 +14,8 @@
 
 namespace lanewise::model {
 
-// A tensor whose values are fetched when asked for, as float32: weights go from the mapping straight
-// to where they are used.
+// A tensor whose values are fetched when asked for, as float32: weights go from the mapping
+// straight to where they are used.
 struct NamedTensor {
   std::string name;
   Shape shape;  // one or two dimensions

@@ -127,8 +127,8 @@ SafetensorsFile SafetensorsFile::Parse(std::span<const std::byte> bytes, const s
   }
   const uint64_t length = ReadLittleEndian64(bytes);
   if (length > kMaxSafetensorsHeader) {
-    fail("no safetensors file: header length " + std::to_string(length) + " at offset 0 is beyond " +
-         std::to_string(kMaxSafetensorsHeader));
+    fail("no safetensors file: header length " + std::to_string(length) +
+         " at offset 0 is beyond " + std::to_string(kMaxSafetensorsHeader));
   }
   if (length > bytes.size() - 8) {
     fail("header length " + std::to_string(length) + " at offset 0 is beyond the file (" +

@@ -20,8 +20,8 @@ using StringMap = std::map<std::string, std::string>;
 // Bytes that WriteSafetensors would write.
 uint64_t SafetensorsSize(const std::vector<TensorSource>& tensors, const StringMap& metadata);
 
-// Writes and syncs the file; returns the checksum of all of it. Names must differ. IoError on failure,
-// std::logic_error where a source gives another number of bytes than its shape.
+// Writes and syncs the file; returns the checksum of all of it. Names must differ. IoError on
+// failure, std::logic_error where a source gives another number of bytes than its shape.
 uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
                           const std::vector<TensorSource>& tensors, const StringMap& metadata);
 

@@ -230,8 +230,8 @@ std::string MakeSafetensorsHeader(const SafetensorsHeader& header) {
     for (size_t i = 0; i < entry.shape.size(); ++i) {
       text += (i == 0 ? "" : ",") + std::to_string(entry.shape[i]);
     }
-    text += "],\"data_offsets\":[" + std::to_string(entry.begin) + ',' +
-            std::to_string(entry.end) + "]}";
+    text += "],\"data_offsets\":[" + std::to_string(entry.begin) + ',' + std::to_string(entry.end) +
+            "]}";
   }
   text += '}';
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');

@@ -1,5 +1,5 @@
-// The JSON header of a safetensors file, read without building a tree: memory stays in proportion to
-// what is kept, whatever a hostile file says.
+// The JSON header of a safetensors file, read without building a tree: memory stays in proportion
+// to what is kept, whatever a hostile file says.
 #ifndef LANEWISE_MODEL_FORMATS_SAFETENSORS_HEADER_H_
 #define LANEWISE_MODEL_FORMATS_SAFETENSORS_HEADER_H_
 
@@ -37,7 +37,8 @@ SafetensorsHeader ParseSafetensorsHeader(std::string_view text, const std::strin
 // The header's text, space-padded so that 8 + its length is a multiple of 64.
 std::string MakeSafetensorsHeader(const SafetensorsHeader& header);
 
-// Puts the checksum of the whole text into it; its metadata must have kHeaderChecksumKey with 16 zeros.
+// Puts the checksum of the whole text into it; its metadata must have kHeaderChecksumKey with 16
+// zeros.
 std::string SealSafetensorsHeader(std::string text);
 // False where the text is not the one that was sealed.
 bool CheckSafetensorsSeal(std::string_view text, std::string_view checksum);

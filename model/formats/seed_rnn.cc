@@ -43,7 +43,8 @@ class Reader {
     model_.format = version1 ? "lrnnC01" : "lrnnC02";
     model_.owner = file_.owner();
     ReadSizes();
-    const int32_t type = version1 ? kSeedChar : reader_.ReadInt("tokenizer type", kSeedChar, kSeedWord);
+    const int32_t type =
+        version1 ? kSeedChar : reader_.ReadInt("tokenizer type", kSeedChar, kSeedWord);
     type == kSeedChar ? ReadCharTokenizer() : ReadWordTokenizer();
     ReadTensors();
     reader_.ExpectEnd();
@@ -70,29 +71,27 @@ class Reader {
       reader_.Fail("n_embd", std::to_string(sizes_.dim) + " is not divisible by n_head " +
                                  std::to_string(sizes_.heads));
     }
-    model_.config = {{"model", "slot_rnn"},       {"vocab_size", sizes_.vocab},
-                     {"layers", sizes_.layers},   {"dim", sizes_.dim},
-                     {"heads", sizes_.heads},     {"ctx", sizes_.ctx},
-                     {"slots", sizes_.slots},     {"decay_rank", sizes_.rank},
-                     {"ffn_mult", multiplier}};
+    model_.config = {
+        {"model", "slot_rnn"},   {"vocab_size", sizes_.vocab}, {"layers", sizes_.layers},
+        {"dim", sizes_.dim},     {"heads", sizes_.heads},      {"ctx", sizes_.ctx},
+        {"slots", sizes_.slots}, {"decay_rank", sizes_.rank},  {"ffn_mult", multiplier}};
   }
 
   void ReadCharTokenizer() {
     const int32_t count = reader_.ReadInt("number of characters", 1, 256);
     if (static_cast<uint64_t>(count) > sizes_.vocab) {
-      reader_.Fail("number of characters", std::to_string(count) + " is beyond vocab_size " +
-                                               std::to_string(sizes_.vocab));
+      reader_.Fail("number of characters",
+                   std::to_string(count) + " is beyond vocab_size " + std::to_string(sizes_.vocab));
     }
-    Json bytes = Json::array();
-    for (const std::byte b : reader_.Take(static_cast<uint64_t>(count), "characters")) {
-      bytes.push_back(std::to_integer<unsigned>(b));
-    }
+    const std::span<const std::byte> bytes =
+        reader_.Take(static_cast<uint64_t>(count), "characters");
     Json ids = Json::array();
     for (int i = 0; i < 256; ++i) ids.push_back(reader_.ReadInt("byte to id", 0, count - 1));
-    model_.tokenizer = {{"kind", "seed-char"},
-                        {"vocab_size", sizes_.vocab},
-                        {"bytes", std::move(bytes)},
-                        {"ids", std::move(ids)}};
+    model_.tokenizer = {
+        {"kind", "seed-char"},
+        {"vocab_size", sizes_.vocab},
+        {"bytes", BytesToJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()})},
+        {"ids", std::move(ids)}};
   }
 
   void ReadWordTokenizer() {
@@ -111,15 +110,14 @@ class Reader {
                                           " bytes that remain");
     }
     if (count > kMostSeedWords) {
-      reader_.Fail("number of words", std::to_string(count) + " is beyond " +
-                                          std::to_string(kMostSeedWords));
+      reader_.Fail("number of words",
+                   std::to_string(count) + " is beyond " + std::to_string(kMostSeedWords));
     }
     Json words = Json::array();
     for (int32_t i = 0; i < count; ++i) {
       const int32_t length = reader_.ReadInt("length of a word", 0, kLongestWord);
       const auto word = reader_.Take(static_cast<uint64_t>(length), "word");
-      words.push_back(
-          BytesToJson({reinterpret_cast<const char*>(word.data()), word.size()}));
+      words.push_back(BytesToJson({reinterpret_cast<const char*>(word.data()), word.size()}));
     }
     if (BeginsWithAllBytes(words)) {
       // One of ours: see WriteSeedRnn.

@@ -40,9 +40,9 @@ inline std::vector<SeedTensor> SeedLayerTensors(const SeedSizes& s, uint64_t lay
   const std::string p = "layers." + std::to_string(layer) + ".";
   const uint64_t e = s.dim;
   std::vector<SeedTensor> list;
-  for (const char* name : {"ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias", "time_shift_w1",
-                           "time_shift_w2", "time_shift_w4", "time_mix_r", "time_mix_k",
-                           "time_mix_v"}) {
+  for (const char* name :
+       {"ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias", "time_shift_w1", "time_shift_w2",
+        "time_shift_w4", "time_mix_r", "time_mix_k", "time_mix_v"}) {
     list.push_back({p + name, {e}});
   }
   list.push_back({p + "decay_lora_a", {e, s.rank}});

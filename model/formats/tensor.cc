@@ -20,12 +20,11 @@ struct DTypeEntry {
   size_t size;
 };
 constexpr DTypeEntry kDTypes[] = {
-    {DType::kBool, "BOOL", 1},     {DType::kU8, "U8", 1},   {DType::kI8, "I8", 1},
-    {DType::kF8E4M3, "F8_E4M3", 1}, {DType::kF8E5M2, "F8_E5M2", 1},
-    {DType::kI16, "I16", 2},       {DType::kU16, "U16", 2}, {DType::kF16, "F16", 2},
-    {DType::kBF16, "BF16", 2},     {DType::kI32, "I32", 4}, {DType::kU32, "U32", 4},
-    {DType::kF32, "F32", 4},       {DType::kI64, "I64", 8}, {DType::kU64, "U64", 8},
-    {DType::kF64, "F64", 8},
+    {DType::kBool, "BOOL", 1},      {DType::kU8, "U8", 1},          {DType::kI8, "I8", 1},
+    {DType::kF8E4M3, "F8_E4M3", 1}, {DType::kF8E5M2, "F8_E5M2", 1}, {DType::kI16, "I16", 2},
+    {DType::kU16, "U16", 2},        {DType::kF16, "F16", 2},        {DType::kBF16, "BF16", 2},
+    {DType::kI32, "I32", 4},        {DType::kU32, "U32", 4},        {DType::kF32, "F32", 4},
+    {DType::kI64, "I64", 8},        {DType::kU64, "U64", 8},        {DType::kF64, "F64", 8},
 };
 
 const DTypeEntry& EntryOf(DType dtype) {
@@ -77,7 +76,9 @@ std::optional<uint64_t> CheckedElements(const Shape& shape) {
   return product;
 }
 
-uint64_t TensorSource::ByteSize() const { return CheckedElements(shape).value() * DTypeSize(dtype); }
+uint64_t TensorSource::ByteSize() const {
+  return CheckedElements(shape).value() * DTypeSize(dtype);
+}
 
 TensorSource MakeSource(std::string name, Shape shape, std::span<const float> values) {
   return {std::move(name), DType::kF32, std::move(shape),
@@ -104,7 +105,8 @@ TensorSource MakeBF16Source(std::string name, Shape shape, std::span<const float
             for (size_t begin = 0; begin < values.size(); begin += std::size(part)) {
               const size_t count = std::min(std::size(part), values.size() - begin);
               std::transform(values.begin() + static_cast<ptrdiff_t>(begin),
-                             values.begin() + static_cast<ptrdiff_t>(begin + count), part, FloatToBF16);
+                             values.begin() + static_cast<ptrdiff_t>(begin + count), part,
+                             FloatToBF16);
               sink(std::as_bytes(std::span(part, count)));
             }
           }};
@@ -123,7 +125,8 @@ float F16ToFloat(uint16_t value) {
   const uint32_t exponent = (value >> 10) & 0x1F;
   const uint32_t mantissa = value & 0x3FF;
   if (exponent == 0x1F) return std::bit_cast<float>(sign | 0x7F800000 | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
   return sign != 0 ? -magnitude : magnitude;
 }
@@ -137,8 +140,10 @@ void TensorView::ReadFloats(uint64_t first, std::span<float> out) const {
     case DType::kF32:
       if (!out.empty()) std::memcpy(out.data(), from, out.size_bytes());
       return;
-    case DType::kBF16: return ConvertTo<uint16_t>(from, out, BF16ToFloat);
-    case DType::kF16: return ConvertTo<uint16_t>(from, out, F16ToFloat);
+    case DType::kBF16:
+      return ConvertTo<uint16_t>(from, out, BF16ToFloat);
+    case DType::kF16:
+      return ConvertTo<uint16_t>(from, out, F16ToFloat);
     case DType::kF64:
       return ConvertTo<double>(from, out, [](double x) { return static_cast<float>(x); });
     default:
@@ -153,7 +158,8 @@ std::optional<uint64_t> FindNonFinite(const TensorView& tensor) {
   for (uint64_t begin = 0; begin < tensor.Elements(); begin += kStep) {
     const uint64_t count = std::min(kStep, tensor.Elements() - begin);
     tensor.ReadFloats(begin, {part, static_cast<size_t>(count)});
-    // x - x is 0 for finite values and NaN for all others; the sum shows whether a search is needed.
+    // x - x is 0 for finite values and NaN for all others; the sum shows whether a search is
+    // needed.
     float sum = 0.0f;
     for (uint64_t i = 0; i < count; ++i) sum += part[i] - part[i];
     if (sum == 0.0f) continue;

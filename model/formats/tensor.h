@@ -13,8 +13,23 @@
 
 namespace lanewise::model {
 
-enum class DType { kBool, kU8, kI8, kF8E4M3, kF8E5M2, kI16, kU16, kF16, kBF16, kI32, kU32, kF32,
-                   kI64, kU64, kF64 };
+enum class DType {
+  kBool,
+  kU8,
+  kI8,
+  kF8E4M3,
+  kF8E5M2,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kI64,
+  kU64,
+  kF64
+};
 
 size_t DTypeSize(DType dtype);
 std::string_view DTypeName(DType dtype);  // as safetensors spells it: "F32", "BF16", …

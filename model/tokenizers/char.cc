@@ -155,8 +155,7 @@ std::unique_ptr<Tokenizer> CharTokenizerFromJson(const Json& json, const std::st
   const auto not_rising = [](char a, char b) {
     return static_cast<unsigned char>(a) >= static_cast<unsigned char>(b);
   };
-  if (bytes.empty() ||
-      std::adjacent_find(bytes.begin(), bytes.end(), not_rising) != bytes.end()) {
+  if (bytes.empty() || std::adjacent_find(bytes.begin(), bytes.end(), not_rising) != bytes.end()) {
     throw InputError(where + ": \"bytes\" must be one or more different bytes, sorted");
   }
   return MakeCharTokenizer(bytes);
@@ -177,8 +176,7 @@ std::unique_ptr<Tokenizer> BuildCharTokenizer(std::span<const std::string_view> 
 
 std::unique_ptr<Tokenizer> SeedCharTokenizerFromJson(const Json& json, const std::string& where) {
   const std::string bytes = BytesFromJson(Field(json, "bytes", where), where + ": \"bytes\"");
-  const auto vocab_size =
-      static_cast<int32_t>(GetInteger(json, "vocab_size", 1, INT32_MAX, where));
+  const auto vocab_size = static_cast<int32_t>(GetInteger(json, "vocab_size", 1, INT32_MAX, where));
   const Json& list = Field(json, "ids", where);
   if (bytes.empty() || bytes.size() > 256 || bytes.size() > static_cast<size_t>(vocab_size)) {
     throw InputError(where + ": \"bytes\" must be 1 to 256 and at most vocab_size bytes");
@@ -188,7 +186,8 @@ std::unique_ptr<Tokenizer> SeedCharTokenizerFromJson(const Json& json, const std
   }
   std::array<int32_t, 256> ids;
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (!list[i].is_number_unsigned() || list[i].get<uint64_t>() >= bytes.size()) {
+    if (!list[i].is_number_integer() || list[i].get<int64_t>() < 0 ||
+        list[i].get<uint64_t>() >= bytes.size()) {
       throw InputError(where + ": \"ids\" must be from 0 to " + std::to_string(bytes.size() - 1));
     }
     ids[i] = list[i].get<int32_t>();

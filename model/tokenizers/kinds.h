@@ -1,5 +1,5 @@
-// The tokenizers behind model/tokenizer.h: one function that builds each from its tokenizer.json, and
-// for new models one that makes it from texts.
+// The tokenizers behind model/tokenizer.h: one function that builds each from its tokenizer.json,
+// and for new models one that makes it from texts.
 #ifndef LANEWISE_MODEL_TOKENIZERS_KINDS_H_
 #define LANEWISE_MODEL_TOKENIZERS_KINDS_H_
 
@@ -17,18 +17,18 @@ namespace lanewise::model {
 // byte: id = byte.
 std::unique_ptr<Tokenizer> MakeByteTokenizer();
 
-// char: the bytes that occur, sorted, numbered from 0. The id after them is an escape, so that any text
-// can be encoded: a byte that does not occur is the escape and its value in hexadecimal digits, which
-// are the first 16 ids (binary digits, the first 2 ids, where there are fewer than 16). With all 256
-// bytes there is no escape. In training the escape is never a target: it costs one column that the
-// softmax learns to leave empty.
+// char: the bytes that occur, sorted, numbered from 0. The id after them is an escape, so that any
+// text can be encoded: a byte that does not occur is the escape and its value in hexadecimal
+// digits, which are the first 16 ids (binary digits, the first 2 ids, where there are fewer than
+// 16). With all 256 bytes there is no escape. In training the escape is never a target: it costs
+// one column that the softmax learns to leave empty.
 std::unique_ptr<Tokenizer> MakeCharTokenizer(const std::string& sorted_bytes);
 std::unique_ptr<Tokenizer> CharTokenizerFromJson(const Json& json, const std::string& where);
 std::unique_ptr<Tokenizer> BuildCharTokenizer(std::span<const std::string_view> texts);
 
 // word: ids 0 to 255 are the bytes, then words by falling frequency. Texts are cut at the seed's
-// separators; a word takes the one space before it along (" the" is one token) and may occur in both
-// forms. Words that are not in the vocabulary are written in bytes.
+// separators; a word takes the one space before it along (" the" is one token) and may occur in
+// both forms. Words that are not in the vocabulary are written in bytes.
 std::unique_ptr<Tokenizer> MakeWordTokenizer(std::vector<std::string> words);
 std::unique_ptr<Tokenizer> WordTokenizerFromJson(const Json& json, const std::string& where);
 std::unique_ptr<Tokenizer> BuildWordTokenizer(std::span<const std::string_view> texts,

@@ -154,7 +154,8 @@ class Llama2cTokenizer final : public Tokenizer {
 
   std::string TokenBytes(int32_t id) const override {
     if (id < 0 || id >= vocab_size() || id == kBos || id == kEos) return "";
-    if (id >= kFirstByte && id < kFirstText) return std::string(1, static_cast<char>(id - kFirstByte));
+    if (id >= kFirstByte && id < kFirstText)
+      return std::string(1, static_cast<char>(id - kFirstByte));
     return tokens_[static_cast<size_t>(id)];
   }
 

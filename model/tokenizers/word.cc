@@ -127,8 +127,9 @@ class SeedWordTokenizer final : public Tokenizer {
   Json ToJson() const override {
     Json words = Json::array();
     for (const std::string& word : data_.words) words.push_back(BytesToJson(word));
-    return {{"kind", "seed-word"}, {"vocab_size", data_.vocab_size}, {"unk", data_.unk},
-            {"pad", data_.pad},    {"space", data_.space},           {"newline", data_.newline},
+    return {{"kind", "seed-word"},      {"vocab_size", data_.vocab_size},
+            {"unk", data_.unk},         {"pad", data_.pad},
+            {"space", data_.space},     {"newline", data_.newline},
             {"words", std::move(words)}};
   }
 
@@ -151,8 +152,7 @@ class SeedWordTokenizer final : public Tokenizer {
 
 std::vector<std::string> WordsFromJson(const Json& json, const std::string& where) {
   const auto list = json.find("words");
-  if (list == json.end() || !list->is_array() ||
-      list->size() > static_cast<size_t>(kMostEntries)) {
+  if (list == json.end() || !list->is_array() || list->size() > static_cast<size_t>(kMostEntries)) {
     throw InputError(where + ": \"words\" must be a list of at most " +
                      std::to_string(kMostEntries) + " words");
   }
@@ -162,8 +162,8 @@ std::vector<std::string> WordsFromJson(const Json& json, const std::string& wher
   return words;
 }
 
-// One entry for 250 bytes of text: a word of the vocabulary is then seen often enough to be learned,
-// and the embeddings stay in proportion to the text.
+// One entry for 250 bytes of text: a word of the vocabulary is then seen often enough to be
+// learned, and the embeddings stay in proportion to the text.
 int32_t DefaultVocabulary(uint64_t bytes) {
   constexpr uint64_t kMost = 32'767;
   return static_cast<int32_t>(std::clamp<uint64_t>(kBytes + bytes / 250, 512, kMost));
@@ -173,10 +173,41 @@ int32_t DefaultVocabulary(uint64_t bytes) {
 
 bool IsWordSeparator(char c) {
   switch (c) {
-    case ' ': case '\n': case '\t': case '\r': case '.': case ',': case '!': case '?': case ':':
-    case ';': case '"': case '\'': case '(': case ')': case '[': case ']': case '{': case '}':
-    case '-': case '/': case '\\': case '@': case '#': case '$': case '%': case '&': case '*':
-    case '+': case '=': case '<': case '>': case '|': case '~': case '`': case '^':
+    case ' ':
+    case '\n':
+    case '\t':
+    case '\r':
+    case '.':
+    case ',':
+    case '!':
+    case '?':
+    case ':':
+    case ';':
+    case '"':
+    case '\'':
+    case '(':
+    case ')':
+    case '[':
+    case ']':
+    case '{':
+    case '}':
+    case '-':
+    case '/':
+    case '\\':
+    case '@':
+    case '#':
+    case '$':
+    case '%':
+    case '&':
+    case '*':
+    case '+':
+    case '=':
+    case '<':
+    case '>':
+    case '|':
+    case '~':
+    case '`':
+    case '^':
       return true;
     default:
       return false;

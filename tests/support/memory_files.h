@@ -1,5 +1,5 @@
-// Files in memory that keep apart what was written and what was synced: operations fail on demand, and
-// a kill or a power cut can happen at any of them.
+// Files in memory that keep apart what was written and what was synced: operations fail on demand,
+// and a kill or a power cut can happen at any of them.
 #ifndef LANEWISE_TESTS_SUPPORT_MEMORY_FILES_H_
 #define LANEWISE_TESTS_SUPPORT_MEMORY_FILES_H_
 
@@ -16,7 +16,7 @@ namespace lanewise::testing {
 enum class Loss {
   kNothing,   // a killed process: all that was written is there
   kUnsynced,  // a power cut: only synced content under synced names
-  kContent,   // a power cut after which names survived that were not synced, but no unsynced content
+  kContent,  // a power cut after which names survived that were not synced, but no unsynced content
 };
 
 class MemoryFiles final : public model::FileSystem {

@@ -25,9 +25,7 @@ std::string MakeFile(const std::string& header, size_t data) {
   return bytes + header + std::string(data, '\0');
 }
 
-std::span<const std::byte> Bytes(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
+std::span<const std::byte> Bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 std::string ParseMessage(const std::string& file) {
   return MessageOf<InputError>([&] { SafetensorsFile::Parse(Bytes(file), "f").Verify(); });
