@@ -143,11 +143,11 @@ HWY_INLINE void ProductRows(F32 d, const float* a, size_t a_stride, const float*
                             size_t depth, size_t vectors, float* c, size_t c_stride,
                             bool accumulate) {
   const size_t lanes = hn::Lanes(d);
-  const size_t groups = (vectors + kVectors - 1) / kVectors;
   for (size_t rows = 0; rows < kRowBlock; rows += kRows) {
-    size_t done = 0;
-    for (size_t group = 0; group < groups; ++group) {
-      const size_t width = (vectors - done + groups - group - 1) / (groups - group);
+    size_t width = 0;
+    for (size_t done = 0; done < vectors; done += width) {
+      const size_t rest = vectors - done;
+      width = rest == 4 ? 2 : std::min(rest, kVectors);  // near-equal: never 3 and 1
       const float* const bg = b + done * lanes;
       float* const cg = c + done * lanes;
       if (width == 3) {
@@ -157,7 +157,6 @@ HWY_INLINE void ProductRows(F32 d, const float* a, size_t a_stride, const float*
       } else {
         ProductTile<1, kUnitRows>(d, a, a_stride, bg, b_stride, depth, cg, c_stride, accumulate);
       }
-      done += width;
     }
     a += kRows * (kUnitRows ? 1 : a_stride);
     c += kRows * c_stride;
@@ -185,28 +184,45 @@ HWY_INLINE void PackRows(F32 d, Mat<const float> from, float scale, float* HWY_R
   std::fill(to + from.rows * stride, to + end * stride, 0.0f);
 }
 
-// to[c, r] = scale * from[r, c] with row stride kTile and zeros in the columns up to kTile.
+// Rows that products can read in whole vectors (if kWholeVectors) and in blocks of rows: `from`
+// itself where its shape allows and `copy` does not want it otherwise, else a copy in `buffer`.
+struct PackedRows {
+  const float* data;
+  size_t stride;
+};
+template <bool kWholeVectors>
+HWY_INLINE PackedRows RowsOrCopy(F32 d, Mat<const float> from, bool copy, float* buffer,
+                                 size_t stride) {
+  const bool whole_rows = kWholeVectors || from.rows % kRowBlock == 0;
+  const bool whole_vectors = !kWholeVectors || from.cols % hn::Lanes(d) == 0;
+  if (!copy && whole_rows && whole_vectors) return {from.data, from.stride};
+  PackRows(d, from, 1.0f, buffer, stride);
+  return {buffer, stride};
+}
+
+// to[c, r] = scale * from[r, c] with row stride kTile and zeros in the columns up to kTile. In
+// blocks of 4 x 4: wider ones are limited by memory all the same.
 HWY_INLINE void PackTransposed(Mat<const float> from, float scale, float* HWY_RESTRICT to) {
-  const hn::FixedTag<float, 4> d4;
-  const hn::RepartitionToWide<decltype(d4)> d2;
-  const auto factor = hn::Set(d4, scale);
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> d2;
+  const auto factor = hn::Set(d, scale);
   const size_t whole_rows = from.rows - from.rows % 4;
   const size_t whole_cols = from.cols - from.cols % 4;
   for (size_t r = 0; r < whole_rows; r += 4) {
     for (size_t c = 0; c < whole_cols; c += 4) {
-      const auto r0 = hn::Mul(hn::LoadU(d4, from.Row(r) + c), factor);
-      const auto r1 = hn::Mul(hn::LoadU(d4, from.Row(r + 1) + c), factor);
-      const auto r2 = hn::Mul(hn::LoadU(d4, from.Row(r + 2) + c), factor);
-      const auto r3 = hn::Mul(hn::LoadU(d4, from.Row(r + 3) + c), factor);
-      const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1));
-      const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
-      const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1));
-      const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
+      const auto r0 = hn::Mul(hn::LoadU(d, from.Row(r) + c), factor);
+      const auto r1 = hn::Mul(hn::LoadU(d, from.Row(r + 1) + c), factor);
+      const auto r2 = hn::Mul(hn::LoadU(d, from.Row(r + 2) + c), factor);
+      const auto r3 = hn::Mul(hn::LoadU(d, from.Row(r + 3) + c), factor);
+      const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1));
+      const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
+      const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1));
+      const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
       float* const out = to + c * kTile + r;
-      hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, low01, low23)), d4, out);
-      hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, low01, low23)), d4, out + kTile);
-      hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, high01, high23)), d4, out + 2 * kTile);
-      hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, high01, high23)), d4, out + 3 * kTile);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, out);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, out + kTile);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, out + 2 * kTile);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, out + 3 * kTile);
     }
   }
   for (size_t r = 0; r < from.rows; ++r) {
@@ -325,8 +341,8 @@ HWY_INLINE bool SoftmaxTile(F32 d, const Extent& extent, float* HWY_RESTRICT sco
 }
 
 // out[i, :] (+)= sum_j p[j, i] * v[j, :], after multiplying out[i, :] by the correction.
-HWY_INLINE void AddValues(F32 d, const Extent& extent, const float* p, const float* v, bool first,
-                          bool corrected, const OnlineSoftmax& state) {
+HWY_INLINE void AddValues(F32 d, const Extent& extent, const float* p, const PackedRows& v,
+                          bool first, bool corrected, const OnlineSoftmax& state) {
   const size_t lanes = hn::Lanes(d);
   if (!first && corrected) {
     for (size_t i = 0; i < extent.queries; ++i) {
@@ -340,7 +356,7 @@ HWY_INLINE void AddValues(F32 d, const Extent& extent, const float* p, const flo
   for (size_t i = 0; i < extent.queries; i += kRowBlock) {
     const size_t depth = std::min(extent.keys, extent.RowsFor(i + kRowBlock));
     if (depth == 0 && !first) continue;
-    ProductRows<true>(d, p + i, kTile, v, state.stride, depth, state.stride / lanes,
+    ProductRows<true>(d, p + i, kTile, v.data, v.stride, depth, state.stride / lanes,
                       state.out + i * state.stride, state.stride, !first);
   }
 }

@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attention-inl.h"
+#include "kernels/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -29,9 +30,27 @@ HWY_INLINE void Finish(F32 d, const OnlineSoftmax& state, Mat<float> out, float*
     if (whole != out.cols) {
       hn::StoreN(hn::Mul(hn::LoadU(d, row + whole), factor), d, to + whole, out.cols - whole);
     }
-    lse[i] = kLn2 * (state.max[i] + std::log2(state.sum[i]));
+  }
+  for (size_t i = 0; i < out.rows; i += lanes) {
+    const V32 log_sum = Log(d, hn::LoadU(d, state.sum + i));
+    const V32 value = hn::MulAdd(hn::LoadU(d, state.max + i), hn::Set(d, kLn2), log_sum);
+    hn::StoreN(value, d, lse + i, std::min(lanes, out.rows - i));
   }
 }
+
+// So many tiles of queries go through the keys together: keys and values are packed once for all.
+inline constexpr size_t kForwardTiles = 4;
+
+// In sequences of this length the keys and values of one head, spread over the rows of a wide
+// matrix, no longer stay in the cache from one block to the next, and copying each tile pays.
+inline constexpr size_t kCopyFrom = 1024;
+
+struct ForwardTile {
+  size_t q0;
+  size_t queries;
+  float* qt;  // [head_dim, kTile]
+  OnlineSoftmax state;
+};
 
 void ForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t begin,
                  size_t end, Mat<float> out, std::span<float> lse, std::span<float> scratch) {
@@ -39,27 +58,45 @@ void ForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, siz
   const size_t head_dim = k.cols;
   const size_t stride = RoundUp(head_dim, hn::Lanes(d));
   Scratch memory(scratch);
-  const OnlineSoftmax state = {memory.Take(kTile), memory.Take(kTile), memory.Take(kTile),
-                               memory.Take(kTile * stride), stride};
-  float* const qt = memory.Take(head_dim * kTile);
+  ForwardTile tiles[kForwardTiles];
+  for (ForwardTile& tile : tiles) {
+    tile.qt = memory.Take(head_dim * kTile);
+    tile.state = {memory.Take(kTile), memory.Take(kTile), memory.Take(kTile),
+                  memory.Take(kTile * stride), stride};
+  }
   float* const scores = memory.Take(kTile * kTile);
   float* const kp = memory.Take(kTile * stride);
   float* const vp = memory.Take(kTile * stride);
-  for (size_t q0 = begin; q0 < end; q0 += kTile) {
-    const size_t queries = std::min(kTile, end - q0);
-    PackTransposed(q.Rows(q0, queries), Scale(head_dim) * kLog2E, qt);
-    std::fill_n(state.max, kTile, std::numeric_limits<float>::lowest());
-    std::fill_n(state.sum, kTile, 0.0f);
-    for (size_t k0 = 0; k0 < q0 + queries; k0 += kTile) {
-      const Extent extent = {std::min(kTile, q0 + queries - k0), queries,
-                             static_cast<ptrdiff_t>(q0 + 1) - static_cast<ptrdiff_t>(k0)};
-      PackRows(d, k.Rows(k0, extent.keys), 1.0f, kp, stride);
-      PackRows(d, v.Rows(k0, extent.keys), 1.0f, vp, stride);
-      Scores(d, extent, kp, stride, head_dim, qt, scores);
-      const bool corrected = SoftmaxTile(d, extent, scores, state);
-      AddValues(d, extent, scores, vp, k0 == 0, corrected, state);
+  const bool copy = k.rows >= kCopyFrom;
+  for (size_t block = begin; block < end; block += kForwardTiles * kTile) {
+    const size_t block_end = std::min(end, block + kForwardTiles * kTile);
+    const size_t count = (block_end - block + kTile - 1) / kTile;
+    for (size_t t = 0; t < count; ++t) {
+      ForwardTile& tile = tiles[t];
+      tile.q0 = block + t * kTile;
+      tile.queries = std::min(kTile, block_end - tile.q0);
+      PackTransposed(q.Rows(tile.q0, tile.queries), Scale(head_dim) * kLog2E, tile.qt);
+      std::fill_n(tile.state.max, kTile, std::numeric_limits<float>::lowest());
+      std::fill_n(tile.state.sum, kTile, 0.0f);
     }
-    Finish(d, state, out.Rows(q0, queries), lse.data() + q0);
+    for (size_t k0 = 0; k0 < block_end; k0 += kTile) {
+      const size_t keys = std::min(kTile, block_end - k0);
+      const PackedRows kr = RowsOrCopy<false>(d, k.Rows(k0, keys), copy, kp, stride);
+      const PackedRows vr = RowsOrCopy<true>(d, v.Rows(k0, keys), copy, vp, stride);
+      for (size_t t = 0; t < count; ++t) {
+        const ForwardTile& tile = tiles[t];
+        if (k0 >= tile.q0 + tile.queries) continue;
+        const Extent extent = {std::min(keys, tile.q0 + tile.queries - k0), tile.queries,
+                               static_cast<ptrdiff_t>(tile.q0 + 1) - static_cast<ptrdiff_t>(k0)};
+        Scores(d, extent, kr.data, kr.stride, head_dim, tile.qt, scores);
+        const bool corrected = SoftmaxTile(d, extent, scores, tile.state);
+        AddValues(d, extent, scores, vr, k0 == 0, corrected, tile.state);
+      }
+    }
+    for (size_t t = 0; t < count; ++t) {
+      const ForwardTile& tile = tiles[t];
+      Finish(d, tile.state, out.Rows(tile.q0, tile.queries), lse.data() + tile.q0);
+    }
   }
 }
 
@@ -215,14 +252,19 @@ HWY_INLINE void Unpack(F32 d, const float* from, size_t stride, float scale, boo
                        Mat<float> to) {
   const size_t lanes = hn::Lanes(d);
   const V32 factor = hn::Set(d, scale);
+  const size_t whole = to.cols - to.cols % lanes;
   for (size_t r = 0; r < to.rows; ++r) {
     const float* const row = from + r * stride;
     float* const out = to.Row(r);
-    for (size_t c = 0; c < to.cols; c += lanes) {
-      const size_t n = std::min(lanes, to.cols - c);
+    for (size_t c = 0; c < whole; c += lanes) {
       V32 x = hn::Mul(hn::LoadU(d, row + c), factor);
-      if (accumulate) x = hn::Add(x, hn::LoadN(d, out + c, n));
-      hn::StoreN(x, d, out + c, n);
+      if (accumulate) x = hn::Add(x, hn::LoadU(d, out + c));
+      hn::StoreU(x, d, out + c);
+    }
+    if (const size_t rest = to.cols - whole; rest != 0) {
+      V32 x = hn::Mul(hn::LoadU(d, row + whole), factor);
+      if (accumulate) x = hn::Add(x, hn::LoadN(d, out + whole, rest));
+      hn::StoreN(x, d, out + whole, rest);
     }
   }
 }

@@ -77,11 +77,11 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
     const Extent extent = {std::min(kTile, end - k0), queries,
                            static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
                            static_cast<ptrdiff_t>(heads)};
-    PackRows(d, p.k.Rows(k0, extent.keys), 1.0f, kp, stride);
-    PackRows(d, p.v.Rows(k0, extent.keys), 1.0f, vp, stride);
-    Scores(d, extent, kp, stride, head_dim, qt, scores);
+    const PackedRows kr = RowsOrCopy<false>(d, p.k.Rows(k0, extent.keys), false, kp, stride);
+    const PackedRows vr = RowsOrCopy<true>(d, p.v.Rows(k0, extent.keys), false, vp, stride);
+    Scores(d, extent, kr.data, kr.stride, head_dim, qt, scores);
     const bool corrected = SoftmaxTile(d, extent, scores, state);
-    AddValues(d, extent, scores, vp, k0 == p.begin, corrected, state);
+    AddValues(d, extent, scores, vr, k0 == p.begin, corrected, state);
   }
   for (size_t i = 0; i < queries; ++i) {
     FinishRow(d, p, token + i / heads, head + i % heads, state.out + i * stride, state.max[i],
