@@ -160,15 +160,14 @@ void TrainStep::Zero() {
   });
 }
 
-std::vector<TensorSource> TrainStep::StateSources() const {
-  std::vector<TensorSource> sources;
+std::vector<TrainStep::StateTensor> TrainStep::StateTensors() const {
+  std::vector<StateTensor> tensors;
   for (size_t i = 0; i < specs_.size(); ++i) {
     const size_t rows = shape_.sequences * specs_[i].rows;
-    sources.push_back(MakeSource("state." + specs_[i].name, {rows, specs_[i].cols},
-                                 states_[current_].Floats().subspan(state_offset_[i],
-                                                                    rows * specs_[i].cols)));
+    tensors.push_back({specs_[i].name, rows, specs_[i].cols,
+                       states_[current_].Floats().subspan(state_offset_[i], rows * specs_[i].cols)});
   }
-  return sources;
+  return tensors;
 }
 
 void TrainStep::ResetState() {

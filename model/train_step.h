@@ -58,9 +58,13 @@ class TrainStep {
   // Must be called between steps: clears what Accumulate has added.
   void Zero();
 
-  // The carried state, zero at the start: tensors of all sequences, as Model::state() lists them.
-  std::span<float> state() { return states_[current_].Floats(); }
-  std::vector<TensorSource> StateSources() const;
+  // The carried state, zero at the start: tensors of all sequences, as Model::state() lists them. Empty without.
+  struct StateTensor {
+    std::string name;
+    size_t rows, cols;
+    std::span<float> values;
+  };
+  std::vector<StateTensor> StateTensors() const;
   void ResetState();
 
   size_t shards() const { return executors_.size(); }

@@ -1,0 +1,55 @@
+// Memory of a training, known before anything is allocated.
+#include <algorithm>
+
+#include "model/error.h"
+#include "model/train_step.h"
+#include "model/trainer.h"
+#include "runtime/arena.h"
+#include "runtime/check.h"
+
+namespace lanewise::model {
+
+namespace {
+
+// What the program itself needs: code, libraries, tokenizer, logs, thread stacks.
+constexpr uint64_t kProgramBytes = uint64_t{24} << 20;
+
+StepShape ShapeOf(const TrainPlan& plan, bool recompute) {
+  return {.sequences = static_cast<size_t>(plan.batch),
+          .steps = static_cast<size_t>(plan.ctx),
+          .carry_state = plan.carry_state,
+          .label_smoothing = static_cast<float>(plan.label_smoothing),
+          .dropout = static_cast<float>(plan.dropout),
+          .recompute_layers = recompute};
+}
+
+MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, uint64_t data_bytes,
+                    bool recompute) {
+  const StepShape shape = ShapeOf(plan, recompute);
+  const StepMemory step = PlanStepMemory(model, shape, threads);
+  const uint64_t buffer = model.params().buffer_size() * sizeof(float);
+  return {.parameters = buffer,
+          .gradients = buffer + step.gradients,
+          .moments = 2 * buffer,
+          .activations = step.activations,
+          .evaluation = kProgramBytes,
+          .data = data_bytes,
+          .shards = ShardCount(model, shape),
+          .recompute = recompute};
+}
+
+}  // namespace
+
+MemoryPlan PlanMemory(const TrainPlan& plan, size_t threads, uint64_t data_bytes) {
+  const std::unique_ptr<Model> model = MakeModel(plan.model, "the configuration");
+  if (plan.recompute == "layer") return PlanWith(plan, *model, threads, data_bytes, true);
+  MemoryPlan memory = PlanWith(plan, *model, threads, data_bytes, false);
+  const uint64_t total = runtime::TotalMemoryBytes();
+  // Leaves a tenth of the machine to everything else.
+  if (plan.recompute == "auto" && total > 0 && memory.Total() > total / 10 * 9) {
+    memory = PlanWith(plan, *model, threads, data_bytes, true);
+  }
+  return memory;
+}
+
+}  // namespace lanewise::model
