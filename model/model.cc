@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "model/error.h"
+#include "model/llama/llama.h"
 #include "model/slot_rnn/slot_rnn.h"
 #include "runtime/check.h"
 
@@ -11,6 +12,7 @@ namespace lanewise::model {
 std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where) {
   const std::string kind = GetString(config, "model", where);
   if (kind == "slot_rnn") return std::make_unique<SlotRnn>(SlotRnnConfig::FromJson(config, where));
+  if (kind == "llama") return std::make_unique<Llama>(LlamaConfig::FromJson(config, where));
   throw InputError(where + ": \"model\" is \"" + kind + "\"; known are slot_rnn and llama");
 }
 

@@ -2,53 +2,18 @@
 #include <cmath>
 #include <string_view>
 
-#include "kernels/random.h"
 #include "model/error.h"
+#include "model/initializer.h"
 #include "model/slot_rnn/slot_rnn.h"
 
 namespace lanewise::model {
 
 namespace {
 
-// Fills parameters of one flat buffer; each has a random stream of its own, so adding one changes no other.
-class Filler {
- public:
-  Filler(const ParamSet& params, uint64_t seed, std::span<float> weights)
-      : params_(params), seed_(seed), weights_(weights) {}
-
-  void Normal(const Param& p, double stddev) const {
-    ForRows(p, [&](const kernels::RandomKey& key, size_t first, std::span<float> row) {
-      kernels::FillNormal(key, first, 0.0F, static_cast<float>(stddev), row);
-    });
-  }
-  void Uniform(const Param& p, double low, double high) const {
-    ForRows(p, [&](const kernels::RandomKey& key, size_t first, std::span<float> row) {
-      kernels::FillUniform(key, first, static_cast<float>(low), static_cast<float>(high), row);
-    });
-  }
-  template <typename F>
-  void PerColumn(const Param& p, const F& value) const {
-    const Mat<float> m = p.In(weights_.data());
-    for (size_t c = 0; c < p.cols; ++c) m.data[c] = static_cast<float>(value(c));
-  }
-
- private:
-  template <typename F>
-  void ForRows(const Param& p, const F& fill) const {
-    const auto stream = static_cast<uint32_t>(&p - params_.params().data());
-    const Mat<float> m = p.In(weights_.data());
-    for (size_t r = 0; r < p.rows; ++r) fill({.seed = seed_, .stream = stream}, r * p.cols, m.RowSpan(r));
-  }
-
-  const ParamSet& params_;
-  uint64_t seed_;
-  std::span<float> weights_;
-};
-
 bool EndsWith(std::string_view name, std::string_view end) { return name.ends_with(end); }
 
 // What both schemes share: norms and token shift. True when it was one of these.
-bool InitializeCommon(const Filler& fill, const Param& p) {
+bool InitializeCommon(const Initializer& fill, const Param& p) {
   if (EndsWith(p.name, ".bias")) {
     fill.PerColumn(p, [](size_t) { return 0.0; });
   } else if (EndsWith(p.name, "weight")) {
@@ -77,7 +42,7 @@ void SlotRnn::Initialize(std::string_view scheme, uint64_t seed, std::span<float
   if (scheme != "default" && scheme != "seed") {
     throw UsageError("--init: \"" + std::string(scheme) + "\" is neither default nor seed");
   }
-  const Filler fill(params_, seed, weights);
+  const Initializer fill(params_, seed, weights);
   const bool as_seed = scheme == "seed";
   const auto layers = static_cast<double>(config_.layers);
   const size_t head_width = config_.dim / config_.heads;
