@@ -1,0 +1,152 @@
+// Gradient rules of the graph operations, and how gradients of tensors with several readers come together.
+#include <doctest/doctest.h>
+
+#include "runtime/check.h"
+#include "runtime/ops/add.h"
+#include "runtime/ops/dropout.h"
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/head_cross_entropy.h"
+#include "runtime/ops/layer_norm.h"
+#include "runtime/ops/matmul.h"
+#include "runtime/ops/rms_norm.h"
+#include "runtime/ops/softmax.h"
+#include "runtime/ops/swiglu.h"
+#include "tests/support/op_check.h"
+
+namespace lanewise::runtime {
+namespace {
+
+using testing::OpCheck;
+
+// Parameters are inputs of the graph; operations want activations in front of them.
+TensorId Input(OpCheck& check, const char* name, size_t rows, size_t cols) {
+  const TensorId x = check.Parameter(name, rows, cols);
+  const TensorId one = check.graph.Activation("zero", rows, cols);
+  const TensorId zero = check.graph.Constant("zeros", rows, cols, std::vector<float>(rows * cols));
+  CopyTensor(check.graph, zero, one);
+  // A product with the identity makes an activation whose gradient reaches the parameter.
+  std::vector<float> identity(rows * rows);
+  for (size_t i = 0; i < rows; ++i) identity[i * rows + i] = 1;
+  const TensorId eye = check.graph.Activation("eye", rows, rows);
+  CopyTensor(check.graph, check.graph.Constant("identity", rows, rows, identity), eye);
+  return Matmul(check.graph, eye, x, WeightLayout::kInOut);
+}
+
+TEST_CASE("layer_norm") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 7, 19);
+  check.Loss(LayerNorm(check.graph, x, check.Parameter("w", 1, 19), check.Parameter("b", 1, 19), 1e-6F));
+  check.Check(2e-3);
+}
+
+TEST_CASE("rms_norm") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 7, 19);
+  check.Loss(RmsNorm(check.graph, x, check.Parameter("w", 1, 19), 1e-5F));
+  check.Check(2e-3);
+}
+
+TEST_CASE("matmul in both layouts, with a residual") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 9, 12);
+  const TensorId y = Matmul(check.graph, x, check.Parameter("w", 12, 21), WeightLayout::kInOut);
+  const TensorId z = Matmul(check.graph, y, check.Parameter("v", 12, 21), WeightLayout::kOutIn, x);
+  check.Loss(z);
+  check.Check(2e-3);
+}
+
+TEST_CASE("softmax and swiglu over column views of one tensor") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 6, 20);
+  const TensorId low = Matmul(check.graph, x, check.Parameter("w", 20, 14), WeightLayout::kInOut);
+  check.Loss(Softmax(check.graph, check.graph.View(low, 0, 6), 2));
+  check.Loss(Swiglu(check.graph, check.graph.View(low, 6, 8)));
+  check.Check(3e-3);
+}
+
+TEST_CASE("a tensor with three readers gets the sum of their gradients") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 5, 8);
+  const TensorId n = LayerNorm(check.graph, x, check.Parameter("w", 1, 8), check.Parameter("b", 1, 8), 1e-6F);
+  const TensorId a = Matmul(check.graph, n, check.Parameter("p", 8, 8), WeightLayout::kInOut, x);
+  const TensorId s = Softmax(check.graph, n);
+  check.Loss(Add(check.graph, Add(check.graph, a, s), n));
+  check.Check(3e-3);
+}
+
+TEST_CASE("dropout has the same mask forward, backward, and in any cut of the rows") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 12, 10);
+  const TensorId key = check.graph.External("key", 4, 1, DType::kInt32);
+  const TensorId y = Dropout(check.graph, x, 0.4F, key, 3, x);
+  check.Loss(y);
+  const std::vector<int32_t> words{1, 2, 3, 0};
+  check.Check(2e-3, {}, [&](Executor& e) { e.Bind(key, words.data()); });
+}
+
+TEST_CASE("head and cross-entropy: gradients by differences, ignored targets, smoothing") {
+  for (const WeightLayout layout : {WeightLayout::kInOut, WeightLayout::kOutIn}) {
+    for (const float smoothing : {0.0F, 0.1F}) {
+      OpCheck check;
+      const size_t rows = 11, width = 6, vocabulary = 13;
+      const TensorId x = Input(check, "x", rows, width);
+      const TensorId w = layout == WeightLayout::kInOut ? check.Parameter("w", width, vocabulary)
+                                                        : check.Parameter("w", vocabulary, width);
+      const TensorId targets = check.graph.External("targets", rows, 1, DType::kInt32);
+      const TensorId scale = check.graph.External("scale", 1, 1);
+      const TensorId nll = check.graph.External("nll", rows, 1);
+      const TensorId loss = check.graph.External("loss", rows, 1);
+      HeadCrossEntropy(check.graph, {.x = x, .w = w, .layout = layout, .targets = targets, .scale = scale,
+                                     .nll = nll, .loss = loss, .smoothing = smoothing});
+      Graph forward = check.graph;
+      check.graph.Differentiate();
+      std::vector<int32_t> ids(rows);
+      for (size_t i = 0; i < rows; ++i) ids[i] = i == 4 ? -1 : static_cast<int32_t>(i * 5 % vocabulary);
+      std::vector<float> values(2048), gradients(2048), nlls(rows), losses(rows);
+      std::mt19937 random(3);
+      for (float& v : values) v = std::normal_distribution<float>()(random);
+      const float one = 1;
+      const auto run = [&](const Graph& g) {
+        auto graph = std::make_shared<const Graph>(g);
+        Executor executor(graph, std::make_shared<const Plan>(MakePlan(g, 1)));
+        executor.BindParameters(values.data(), gradients.data());
+        executor.Bind(targets, ids.data());
+        executor.Bind(scale, &one);
+        executor.Bind(nll, nlls.data());
+        executor.Bind(loss, losses.data());
+        executor.Run({});
+        double sum = 0;
+        for (const float l : losses) sum += static_cast<double>(l);
+        return sum;
+      };
+      run(check.graph);
+      CHECK(losses[4] == 0.0F);
+      if (smoothing == 0) CHECK(losses[3] == nlls[3]);
+      const std::vector<float> analytic = gradients;
+      for (size_t i = 0; i < rows * width + width * vocabulary; i += 3) {
+        const float saved = values[i];
+        values[i] = saved + 1e-2F;
+        const double up = run(forward);
+        values[i] = saved - 1e-2F;
+        const double down = run(forward);
+        values[i] = saved;
+        CHECK((up - down) / 2e-2 == doctest::Approx(static_cast<double>(analytic[i])).epsilon(5e-3).scale(1.0));
+      }
+    }
+  }
+}
+
+TEST_CASE("shapes that do not fit are refused with both sizes") {
+  Graph g;
+  const TensorId x = g.Activation("x", 4, 8);
+  const TensorId w = g.Parameter("w", 0, 1, 9, 9);
+  CHECK_THROWS_WITH_AS(RmsNorm(g, x, w, 1e-5F), "rms_norm: w is [1, 9], x has 8 columns", CheckError);
+  CHECK_THROWS_AS(LayerNorm(g, x, w, w, 1e-5F), CheckError);
+  CHECK_THROWS_AS(Matmul(g, x, w, WeightLayout::kInOut), CheckError);
+  CHECK_THROWS_AS(Softmax(g, x, 3), CheckError);
+  CHECK_THROWS_AS(g.View(x, 4, 5), CheckError);
+  CHECK_THROWS_AS(Dropout(g, x, 1.0F, w, 0), CheckError);
+}
+
+}  // namespace
+}  // namespace lanewise::runtime
