@@ -1,5 +1,8 @@
 #include "model/training_record.h"
 
+#include <iomanip>
+#include <ios>
+
 #include "model/error.h"
 #include "model/loss_plot.h"
 #include "runtime/check.h"
@@ -38,6 +41,12 @@ void ReadBuffer(const Checkpoint& checkpoint, const ParamSet& params, const std:
     const Mat<float> m = p.In(buffer.data());
     for (size_t r = 0; r < p.rows; ++r) tensor.ReadFloats(r * p.cols, m.RowSpan(r));
   }
+}
+
+// "slot_rnn, 4 layers × 128".
+std::string TitleOf(const TrainPlan& plan) {
+  return StrCat(plan.model.value("model", ""), ", ", plan.model.value("layers", 0), " layers × ",
+                plan.model.value("dim", 0));
 }
 
 }  // namespace
@@ -90,6 +99,7 @@ TrainingRecord::TrainingRecord(FileSystem& files, const std::string& run_folder,
                                const TrainPlan& plan, int64_t done)
     : files_(files),
       run_folder_(run_folder),
+      title_(TitleOf(plan)),
       store_(files, run_folder, static_cast<size_t>(plan.keep)),
       log_(files, JoinPath(run_folder, "log.jsonl"), done) {}
 
@@ -104,7 +114,14 @@ void TrainingRecord::Finish(const FinishReport& report) {
 }
 
 void TrainingRecord::DrawLoss() {
-  WriteFileAtomically(files_, JoinPath(run_folder_, "loss.svg"), RenderLossPlot(log_.PlotData()));
+  RunLogContent log = ReadRunLog(files_, JoinPath(run_folder_, "log.jsonl"));
+  const LossPlotData plot{
+      .title = title_,
+      .subtitle = StrCat(std::fixed, std::setprecision(1), static_cast<double>(log.tokens) * 1e-6,
+                         "M tokens in ", std::setprecision(0), log.seconds, " s"),
+      .train = std::move(log.train),
+      .validation = std::move(log.validation)};
+  WriteFileAtomically(files_, JoinPath(run_folder_, "loss.svg"), RenderLossPlot(plot));
 }
 
 std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,

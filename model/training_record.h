@@ -62,6 +62,7 @@ class TrainingRecord {
 
   FileSystem& files_;
   std::string run_folder_;
+  std::string title_;
   CheckpointStore store_;
   RunLog log_;
 };
