@@ -172,6 +172,7 @@ TEST_CASE("resuming removes what came after the checkpoint: no step appears twic
   CHECK(content.last_step == 8);
   CHECK(content.tokens == 8 * 2048);
   CHECK(content.finished);
+  CHECK(folder.Records().size() == 8 + 2 + 1);  // and nothing else is left
   size_t ends = 0;
   for (const Json& record : folder.Records()) ends += record.contains("peak_memory_bytes");
   CHECK(ends == 1);

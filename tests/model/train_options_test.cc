@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "model/error.h"
+#include "model/model.h"
 
 namespace lanewise::model {
 namespace {
@@ -118,6 +119,7 @@ TEST_CASE("the learning rate rises evenly, then follows its schedule and stays a
     const TrainPlan plan = PlanOf(s);
     CHECK(plan.LearningRate(1) == doctest::Approx(0.1));
     CHECK(plan.LearningRate(5) == doctest::Approx(0.5));
+    CHECK(plan.LearningRate(9) == doctest::Approx(0.9));
     CHECK(plan.LearningRate(10) == doctest::Approx(1));
     for (int64_t step = 11; step <= 110; ++step) {
       CHECK(plan.LearningRate(step) <= plan.LearningRate(step - 1));
@@ -248,6 +250,13 @@ TEST_CASE("a given size replaces one field and leaves the rest") {
                       {"decay_rank", 2},
                       {"ffn_mult", 2.0},
                       {"ffn_dim", 256}});
+}
+
+TEST_CASE("parameters are counted as the model has them") {
+  for (const uint64_t bytes : {1'000, 10'000, 100'000, 1'000'000}) {
+    const Json config = Configure(kNothing, bytes).model;
+    CHECK(MakeModel(config, "config")->params().Count() == CountParameters(config));
+  }
 }
 
 TEST_CASE("a window is no longer than a short text, unless asked for") {
