@@ -1,5 +1,6 @@
 #include "kernels/matmul.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -9,6 +10,7 @@
 // After foreach_target.
 #include "hwy/highway.h"
 #include "kernels/matmul/blocks-inl.h"
+#include "kernels/matmul/skinny-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -16,10 +18,16 @@ namespace HWY_NAMESPACE {
 
 void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
   if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
-  matmul::BlockedProduct(args, range, scratch).Run();
+  if (matmul::IsSkinny(args)) {
+    matmul::RunSkinny(args, range, scratch);
+  } else {
+    matmul::BlockedProduct(args, range, scratch).Run();
+  }
 }
 
-size_t ScratchBytesOf(size_t m, size_t n, size_t k) { return matmul::BlockedProduct::ScratchBytes(m, n, k); }
+size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
+  return matmul::BlockedProduct::ScratchBytes(m, n, k);
+}
 
 MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }
 

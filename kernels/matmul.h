@@ -69,7 +69,7 @@ struct MatmulRange {
 };
 
 // Products with at most this many rows take the path that streams B once.
-inline constexpr size_t kMatmulSkinnyRows = 8;
+inline constexpr size_t kMatmulSkinnyRows = 16;
 
 // What one register tile covers on this machine. For partitions; does not change results.
 struct MatmulTile {

@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/peak.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -42,16 +43,26 @@ double FmaProbeOf(size_t iterations, float seed, volatile float* sink) {
 
 #undef LW_CHAINS
 
+// Four streams and a prefetch far ahead: one plain stream leaves a third of the bandwidth unused.
 float ReadProbeOf(const float* data, size_t size) {
   const hn::ScalableTag<float> d;
   const size_t lanes = hn::Lanes(d);
+  constexpr size_t kStream = 2048;  // floats: two pages
   auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
   size_t i = 0;
-  for (; i + 4 * lanes <= size; i += 4 * lanes) {
-    s0 = hn::Add(s0, hn::LoadU(d, data + i));
-    s1 = hn::Add(s1, hn::LoadU(d, data + i + lanes));
-    s2 = hn::Add(s2, hn::LoadU(d, data + i + 2 * lanes));
-    s3 = hn::Add(s3, hn::LoadU(d, data + i + 3 * lanes));
+  for (; i + 4 * kStream <= size; i += 4 * kStream) {
+    const float* p = data + i;
+    const size_t ahead = i + 8 * kStream <= size ? 4 * kStream : 0;
+    for (size_t j = 0; j < kStream; j += lanes, p += lanes) {
+      hwy::Prefetch(p + ahead);
+      hwy::Prefetch(p + ahead + kStream);
+      hwy::Prefetch(p + ahead + 2 * kStream);
+      hwy::Prefetch(p + ahead + 3 * kStream);
+      s0 = hn::Add(s0, hn::LoadU(d, p));
+      s1 = hn::Add(s1, hn::LoadU(d, p + kStream));
+      s2 = hn::Add(s2, hn::LoadU(d, p + 2 * kStream));
+      s3 = hn::Add(s3, hn::LoadU(d, p + 3 * kStream));
+    }
   }
   float sum = hn::ReduceSum(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
   for (; i < size; ++i) sum += data[i];

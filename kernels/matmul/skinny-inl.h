@@ -1,0 +1,235 @@
+// Few rows: the work is to read B once. No packing; for a decoded token this is a matrix-vector
+// product at the speed of memory.
+#if defined(LANEWISE_KERNELS_MATMUL_SKINNY_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_SKINNY_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_SKINNY_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_SKINNY_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+
+#include "hwy/highway.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul/blocks-inl.h"
+#include "kernels/matmul/pack-inl.h"
+#include "kernels/matmul/tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+// Rows of B that are read side by side: long enough runs for the prefetcher, while C stays in L1.
+inline constexpr size_t kSkinnyStepsK = 16;
+
+// B row-major [k,n]: sixteen rows of it at a time, from the first column to the last, onto C.
+HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const MatmulRange& range, float* edge) {
+  const size_t lanes = hn::Lanes(DF());
+  const size_t vectors = CeilDiv(range.n_end - range.n_begin, lanes);
+  const bool along_k = args.a.col_stride == 1;
+  const RowTiles tiles(range.m_end - range.m_begin);
+  const Addend addend = EpilogueAddend(args);
+  const MatmulOperand& b = args.b.strided;
+  Ahead nothing;
+  Tile tile = {};
+  tile.a_row = args.a.row_stride;
+  tile.a_k = args.a.col_stride;
+  tile.c_row = args.c_stride;
+  tile.ahead = &nothing;
+  for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
+    tile.k = std::min(kSkinnyStepsK, args.k - k);
+    const Addend add = k == 0 ? addend : Addend{args.c, args.c_stride};
+    tile.add_row = add.stride;
+    for (size_t column = range.n_begin; column < range.n_end;) {
+      const size_t width = PanelVectors(vectors - (column - range.n_begin) / lanes);
+      const size_t columns = std::min(width * lanes, range.n_end - column);
+      tile.b = b.data + k * b.row_stride + column;
+      tile.b_k = b.row_stride;
+      tile.last = columns % lanes;
+      if (tile.last != 0) {
+        PackBPanel(tile.b, tile.b_k, 1, columns, tile.k, edge);
+        tile.b = edge;
+        tile.b_k = width * lanes;
+      }
+      for (size_t i = 0; i < tiles.count; ++i) {
+        const size_t row = range.m_begin + tiles.Begin(i);
+        tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
+        tile.c = args.c + row * args.c_stride + column;
+        tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
+        SelectTile(along_k, tiles.Rows(i), width)(tile);
+      }
+      column += columns;
+    }
+  }
+}
+
+inline constexpr size_t kDotRows = 4;
+inline constexpr size_t kDotColumns = 4;
+
+#define LW_DOT_COLUMNS(COLUMN, r) COLUMN(r, 0) COLUMN(r, 1) COLUMN(r, 2) COLUMN(r, 3)
+#define LW_DOT_PAIRS(PAIR) \
+  LW_DOT_COLUMNS(PAIR, 0) LW_DOT_COLUMNS(PAIR, 1) LW_DOT_COLUMNS(PAIR, 2) LW_DOT_COLUMNS(PAIR, 3)
+
+// out[0..4) = the sums of the lanes of four vectors, in the same order for each.
+HWY_INLINE void StoreSums(VF s0, VF s1, VF s2, VF s3, float* HWY_RESTRICT out) {
+  const DF d;
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+  out[0] = hn::ReduceSum(d, s0);
+  out[1] = hn::ReduceSum(d, s1);
+  out[2] = hn::ReduceSum(d, s2);
+  out[3] = hn::ReduceSum(d, s3);
+#else
+  const hn::RepartitionToWide<DF> dw;
+  const VF s01 = hn::Add(hn::InterleaveLower(d, s0, s1), hn::InterleaveUpper(d, s0, s1));
+  const VF s23 = hn::Add(hn::InterleaveLower(d, s2, s3), hn::InterleaveUpper(d, s2, s3));
+  const auto lower = hn::InterleaveLower(dw, hn::BitCast(dw, s01), hn::BitCast(dw, s23));
+  const auto upper = hn::InterleaveUpper(dw, hn::BitCast(dw, s01), hn::BitCast(dw, s23));
+  const VF sums = hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper));  // per block of four
+  const hn::FixedTag<float, 4> d4;
+#if HWY_MAX_BYTES == 16
+  hn::StoreU(sums, d4, out);
+#else
+  const hn::Half<DF> dh;
+  const auto half = hn::Add(hn::LowerHalf(dh, sums), hn::UpperHalf(dh, sums));
+#if HWY_MAX_BYTES == 32
+  hn::StoreU(half, d4, out);
+#else
+  hn::StoreU(hn::Add(hn::LowerHalf(d4, half), hn::UpperHalf(d4, half)), d4, out);
+#endif
+#endif
+#endif
+}
+
+// out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and four columns, whose addresses are in
+// `w`. Fetches kFetch rows of `ahead` meanwhile.
+template <size_t kRows, size_t kFetch>
+void DotTile(const float* x, size_t x_row, const float* const* w, const float* ahead,
+             size_t ahead_row, size_t k, float* HWY_RESTRICT out) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  const float* HWY_RESTRICT w0 = w[0];
+  const float* HWY_RESTRICT w1 = w[1];
+  const float* HWY_RESTRICT w2 = w[2];
+  const float* HWY_RESTRICT w3 = w[3];
+#define LW_DOT_DECLARE(r, j) VF s##r##j = hn::Zero(d);
+  LW_DOT_PAIRS(LW_DOT_DECLARE)
+#undef LW_DOT_DECLARE
+#define LW_DOT_FMA(r, j) s##r##j = hn::MulAdd(x##r, v##j, s##r##j);
+#define LW_DOT_ROW(r, load)                  \
+  if constexpr (kRows > r) {                 \
+    const VF x##r = load(x + r * x_row + i); \
+    LW_DOT_COLUMNS(LW_DOT_FMA, r)            \
+  }
+#define LW_DOT_STEP(load)                                                              \
+  const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i), v3 = load(w3 + i); \
+  LW_DOT_ROW(0, load) LW_DOT_ROW(1, load) LW_DOT_ROW(2, load) LW_DOT_ROW(3, load)
+#define LW_DOT_LOAD(p) hn::LoadU(d, p)
+#define LW_DOT_LOAD_N(p) hn::LoadN(d, p, k - i)
+  size_t i = 0;
+  for (; i + lanes <= k; i += lanes) {
+    PrefetchToL2(ahead + i);
+    if constexpr (kFetch > 1) PrefetchToL2(ahead + ahead_row + i);
+    if constexpr (kFetch > 2) PrefetchToL2(ahead + 2 * ahead_row + i);
+    if constexpr (kFetch > 2) PrefetchToL2(ahead + 3 * ahead_row + i);
+    LW_DOT_STEP(LW_DOT_LOAD)
+  }
+  if (i < k) {
+    LW_DOT_STEP(LW_DOT_LOAD_N)
+  }
+#define LW_DOT_STORE(r) \
+  if constexpr (kRows > r) StoreSums(s##r##0, s##r##1, s##r##2, s##r##3, out + r * kDotColumns);
+  LW_DOT_STORE(0) LW_DOT_STORE(1) LW_DOT_STORE(2) LW_DOT_STORE(3)
+#undef LW_DOT_STORE
+#undef LW_DOT_LOAD
+#undef LW_DOT_LOAD_N
+#undef LW_DOT_STEP
+#undef LW_DOT_ROW
+#undef LW_DOT_FMA
+}
+
+#undef LW_DOT_PAIRS
+#undef LW_DOT_COLUMNS
+
+using DotFunction = void (*)(const float*, size_t, const float* const*, const float*, size_t,
+                             size_t, float*);
+
+HWY_INLINE DotFunction SelectDot(size_t rows, size_t fetch) {
+  static constexpr DotFunction kTable[kDotRows][3] = {
+      {&DotTile<1, 1>, &DotTile<1, 2>, &DotTile<1, 4>},
+      {&DotTile<2, 1>, &DotTile<2, 2>, &DotTile<2, 4>},
+      {&DotTile<3, 1>, &DotTile<3, 2>, &DotTile<3, 4>},
+      {&DotTile<4, 1>, &DotTile<4, 2>, &DotTile<4, 4>}};
+  return kTable[rows - 1][fetch / 2];
+}
+
+HWY_INLINE void AddSums(const float* sums, const float* addend, size_t columns,
+                        float* HWY_RESTRICT c) {
+  const hn::CappedTag<float, kDotColumns> d;
+  if (columns == kDotColumns) {
+    for (size_t j = 0; j < kDotColumns; j += hn::Lanes(d)) {
+      const auto sum = hn::LoadU(d, sums + j);
+      hn::StoreU(addend == nullptr ? sum : hn::Add(hn::LoadU(d, addend + j), sum), d, c + j);
+    }
+    return;
+  }
+  for (size_t j = 0; j < columns; ++j) c[j] = addend == nullptr ? sums[j] : addend[j] + sums[j];
+}
+
+// B row-major [n,k]: dot products of the rows of A with four rows of B at a time.
+HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const MatmulRange& range) {
+  const Addend add = EpilogueAddend(args);
+  const MatmulOperand& b = args.b.strided;
+  // The passes over one group of columns share out the next group's rows.
+  const size_t passes = CeilDiv(range.m_end - range.m_begin, kDotRows);
+  const size_t fetch = passes == 1 ? 4 : passes == 2 ? 2 : 1;
+  for (size_t column = range.n_begin; column < range.n_end; column += kDotColumns) {
+    const size_t columns = std::min(kDotColumns, range.n_end - column);
+    const float* w[kDotColumns];
+    for (size_t j = 0; j < kDotColumns; ++j) {
+      w[j] = b.data + (column + std::min(j, columns - 1)) * b.col_stride;
+    }
+    for (size_t row = range.m_begin; row < range.m_end; row += kDotRows) {
+      const size_t rows = std::min(kDotRows, range.m_end - row);
+      const size_t pass = (row - range.m_begin) / kDotRows;
+      const float* x = args.a.data + row * args.a.row_stride;
+      const float* ahead = w[0] + (kDotColumns + pass * fetch) * b.col_stride;
+      float sums[kDotRows * kDotColumns];
+      SelectDot(rows, fetch)(x, args.a.row_stride, w, ahead, b.col_stride, args.k, sums);
+      for (size_t r = 0; r < rows; ++r) {
+        float* c = args.c + (row + r) * args.c_stride + column;
+        const float* addend =
+            add.data == nullptr ? nullptr : add.data + (row + r) * add.stride + column;
+        AddSums(sums + r * kDotColumns, addend, columns, c);
+      }
+    }
+  }
+}
+
+// Whether a product takes one of these paths. Depends on the product alone, never on the range.
+HWY_INLINE bool IsSkinny(const MatmulArgs& args) {
+  if (args.m > kMatmulSkinnyRows) return false;
+  const MatmulOperand& b = args.b.strided;
+  if (b.col_stride == 1) return args.a.col_stride == 1 || args.a.row_stride == 1;
+  return b.row_stride == 1 && args.a.col_stride == 1;
+}
+
+HWY_INLINE size_t SkinnyScratchBytes() {
+  return (TileColumns() * kSkinnyStepsK + 16) * sizeof(float);
+}
+
+HWY_INLINE void RunSkinny(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+  if (args.b.strided.col_stride == 1) {
+    RunSkinnyAlongN(args, range, AlignUp(scratch));
+  } else {
+    RunSkinnyAlongK(args, range);
+  }
+}
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard
