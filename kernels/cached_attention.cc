@@ -14,20 +14,19 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace attention {
 
-// From this many pairs of a token and a head on, tiles of scores are faster than row by row.
-inline constexpr size_t kTileFrom = 6;
-
 // What one call computes: the attention over the cache rows [begin, end).
 struct CachedProblem {
   Mat<const float> q, k, v;
-  size_t group;  // query heads
+  size_t kv_heads;
   size_t base;
   size_t begin;
   size_t end;
-  Mat<float> out;   // if not empty, [n, G * hd], divided by the sums
-  Mat<float> part;  // else [n * G, hd + 2]
+  Mat<float> out;   // if not empty, [n, heads * hd], divided by the sums
+  Mat<float> part;  // else [n * heads, hd + 2]
 
-  size_t HeadDim() const { return k.cols; }
+  size_t head_dim = k.cols / kv_heads;
+  size_t heads = q.cols / head_dim;
+  size_t group = heads / kv_heads;
   // Where token `token` stops seeing keys.
   size_t EndFor(size_t token) const { return std::min(end, base + token + 1); }
 };
@@ -36,17 +35,18 @@ struct CachedProblem {
 HWY_INLINE void FinishRow(F32 d, const CachedProblem& p, size_t token, size_t head,
                           const float* row, float max, float sum) {
   const size_t lanes = hn::Lanes(d);
+  const size_t head_dim = p.head_dim;
   const bool divide = p.out.data != nullptr;
   float* const to =
-      divide ? p.out.Row(token) + head * p.HeadDim() : p.part.Row(token * p.group + head);
+      divide ? p.out.Row(token) + head * head_dim : p.part.Row(token * p.heads + head);
   const V32 factor = hn::Set(d, divide ? 1.0f / sum : 1.0f);
-  for (size_t c = 0; c < p.HeadDim(); c += lanes) {
-    const size_t n = std::min(lanes, p.HeadDim() - c);
+  for (size_t c = 0; c < head_dim; c += lanes) {
+    const size_t n = std::min(lanes, head_dim - c);
     hn::StoreN(hn::Mul(hn::LoadU(d, row + c), factor), d, to + c, n);
   }
   if (!divide) {
-    to[p.HeadDim()] = max;
-    to[p.HeadDim() + 1] = sum;
+    to[head_dim] = max;
+    to[head_dim + 1] = sum;
   }
 }
 
@@ -54,7 +54,7 @@ HWY_INLINE void FinishRow(F32 d, const CachedProblem& p, size_t token, size_t he
 // tile of queries: lane i is token i / heads, head i % heads.
 HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t tokens, size_t head,
                            size_t heads, std::span<float> scratch) {
-  const size_t head_dim = p.HeadDim();
+  const size_t head_dim = p.head_dim;
   const size_t stride = RoundUp(head_dim, hn::Lanes(d));
   const size_t queries = tokens * heads;
   Scratch memory(scratch);
@@ -72,13 +72,16 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
   std::fill_n(state.max, kTile, std::numeric_limits<float>::lowest());
   std::fill_n(state.sum, kTile, 0.0f);
   std::fill_n(state.out, kTile * stride, 0.0f);
+  const size_t column = head / p.group * head_dim;
   const size_t end = p.EndFor(token + tokens - 1);
   for (size_t k0 = p.begin; k0 < end; k0 += kTile) {
     const Extent extent = {std::min(kTile, end - k0), queries,
                            static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
                            static_cast<ptrdiff_t>(heads)};
-    const PackedRows kr = RowsOrCopy<false>(d, p.k.Rows(k0, extent.keys), false, kp, stride);
-    const PackedRows vr = RowsOrCopy<true>(d, p.v.Rows(k0, extent.keys), false, vp, stride);
+    const PackedRows kr =
+        RowsOrCopy<false>(d, p.k.Rows(k0, extent.keys).Cols(column, head_dim), false, kp, stride);
+    const PackedRows vr =
+        RowsOrCopy<true>(d, p.v.Rows(k0, extent.keys).Cols(column, head_dim), false, vp, stride);
     Scores(d, extent, kr.data, kr.stride, head_dim, qt, scores);
     const bool corrected = SoftmaxTile(d, extent, scores, state);
     AddValues(d, extent, scores, vr, k0 == p.begin, corrected, state);
@@ -101,115 +104,184 @@ HWY_INLINE float Dot(F32 d, const float* HWY_RESTRICT a, const float* HWY_RESTRI
   return hn::ReduceSum(d, sum);
 }
 
-// The columns [c, c + kVecs vectors) of out = factor * out + sum_j p[j] v[j, :]; with kVecs = 0 the
-// last n < Lanes(d) columns.
-template <size_t kVecs>
-HWY_INLINE void AddRowValues(F32 d, const float* HWY_RESTRICT p, Mat<const float> v, float factor,
-                             size_t c, size_t n, float* HWY_RESTRICT out) {
+// What the row-by-row path keeps of one token and head.
+struct CachedQuery {
+  float* q;       // [stride], scaled
+  float* out;     // [stride], not divided by the sum
+  float* scores;  // [kTile]
+  float* max;
+  float* sum;
+};
+
+// Row i * heads + h of the buffers: token i, head h.
+struct CachedQueries {
+  float *q, *out, *scores, *max, *sum;
+  size_t stride;
+  CachedQuery At(size_t row) const {
+    return {q + row * stride, out + row * stride, scores + row * kTile, max + row, sum + row};
+  }
+};
+
+// Turns `keys` scores into exp2(score - max) with the running maximum; scales out and sum to it.
+HWY_INLINE void SoftmaxRow(F32 d, size_t keys, size_t stride, const CachedQuery& query) {
   const size_t lanes = hn::Lanes(d);
-  const V32 f = hn::Set(d, factor);
-  V32 o0 = hn::Mul(f, hn::LoadU(d, out + c));
-  V32 o1 = o0, o2 = o0, o3 = o0;
-  if constexpr (kVecs == 4) {
-    o1 = hn::Mul(f, hn::LoadU(d, out + c + lanes));
-    o2 = hn::Mul(f, hn::LoadU(d, out + c + 2 * lanes));
-    o3 = hn::Mul(f, hn::LoadU(d, out + c + 3 * lanes));
+  float* const scores = query.scores;
+  std::fill(scores + keys, scores + kTile, -std::numeric_limits<float>::infinity());
+  V32 top = hn::Set(d, *query.max);
+  for (size_t j = 0; j < keys; j += lanes) top = hn::Max(top, hn::LoadU(d, scores + j));
+  const float max = hn::ReduceMax(d, top);
+  const V32 shift = hn::Set(d, max);
+  V32 total = hn::Zero(d);
+  for (size_t j = 0; j < keys; j += lanes) {
+    const V32 e = Exp2(d, hn::Sub(hn::LoadU(d, scores + j), shift));
+    hn::StoreU(e, d, scores + j);
+    total = hn::Add(total, e);
   }
-  for (size_t j = 0; j < v.rows; ++j) {
-    const V32 pj = hn::Set(d, p[j]);
-    const float* const row = v.Row(j) + c;
-    if constexpr (kVecs == 0) {
-      o0 = hn::MulAdd(pj, hn::LoadN(d, row, n), o0);
-    } else {
-      o0 = hn::MulAdd(pj, hn::LoadU(d, row), o0);
-    }
-    if constexpr (kVecs == 4) {
-      o1 = hn::MulAdd(pj, hn::LoadU(d, row + lanes), o1);
-      o2 = hn::MulAdd(pj, hn::LoadU(d, row + 2 * lanes), o2);
-      o3 = hn::MulAdd(pj, hn::LoadU(d, row + 3 * lanes), o3);
-    }
-  }
-  hn::StoreU(o0, d, out + c);
-  if constexpr (kVecs == 4) {
-    hn::StoreU(o1, d, out + c + lanes);
-    hn::StoreU(o2, d, out + c + 2 * lanes);
-    hn::StoreU(o3, d, out + c + 3 * lanes);
+  const V32 factor = Exp2(d, hn::Set(d, *query.max - max));
+  *query.sum = *query.sum * hn::GetLane(factor) + hn::ReduceSum(d, total);
+  *query.max = max;
+  for (size_t c = 0; c < stride; c += lanes) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, query.out + c), factor), d, query.out + c);
   }
 }
 
-// One token and one head: streams k and v once.
-HWY_INLINE void CachedRow(F32 d, const CachedProblem& p, size_t token, size_t head,
-                          std::span<float> scratch) {
+// out += sum_j p[j] * v[j, 0:n] for kKeys rows at v; out has whole vectors.
+template <size_t kKeys>
+HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, size_t n,
+                        float* HWY_RESTRICT out) {
   const size_t lanes = hn::Lanes(d);
-  const size_t head_dim = p.HeadDim();
-  const size_t stride = RoundUp(head_dim, lanes);
-  Scratch memory(scratch);
-  float* const q = memory.Take(stride);
-  float* const out = memory.Take(stride);
-  float* const scores = memory.Take(kTile);
-  const float* const from = p.q.Row(token) + head * head_dim;
-  const float scale = Scale(head_dim) * kLog2E;
-  for (size_t c = 0; c < stride; ++c) q[c] = c < head_dim ? scale * from[c] : 0.0f;
-  std::fill_n(out, stride, 0.0f);
-  float max = std::numeric_limits<float>::lowest();
-  float sum = 0.0f;
-  const size_t end = p.EndFor(token);
-  for (size_t k0 = p.begin; k0 < end; k0 += kTile) {
-    const size_t keys = std::min(kTile, end - k0);
-    for (size_t j = 0; j < keys; ++j) scores[j] = Dot(d, q, p.k.Row(k0 + j), head_dim);
-    std::fill(scores + keys, scores + kTile, -std::numeric_limits<float>::infinity());
-    V32 top = hn::Set(d, max);
-    for (size_t j = 0; j < keys; j += lanes) top = hn::Max(top, hn::LoadU(d, scores + j));
-    const float new_max = hn::ReduceMax(d, top);
-    const V32 shift = hn::Set(d, new_max);
-    V32 total = hn::Zero(d);
-    for (size_t j = 0; j < keys; j += lanes) {
-      const V32 e = Exp2(d, hn::Sub(hn::LoadU(d, scores + j), shift));
-      hn::StoreU(e, d, scores + j);
-      total = hn::Add(total, e);
+  const V32 p0 = hn::Set(d, p[0]);
+  const V32 p1 = hn::Set(d, p[kKeys > 1 ? 1 : 0]);
+  const V32 p2 = hn::Set(d, p[kKeys > 2 ? 2 : 0]);
+  const V32 p3 = hn::Set(d, p[kKeys > 3 ? 3 : 0]);
+  size_t c = 0;
+  for (; c + lanes <= n; c += lanes) {
+    V32 sum = hn::MulAdd(p0, hn::LoadU(d, v + c), hn::LoadU(d, out + c));
+    if constexpr (kKeys == 4) {
+      sum = hn::MulAdd(p1, hn::LoadU(d, v + v_stride + c), sum);
+      sum = hn::MulAdd(p2, hn::LoadU(d, v + 2 * v_stride + c), sum);
+      sum = hn::MulAdd(p3, hn::LoadU(d, v + 3 * v_stride + c), sum);
     }
-    const float factor = hn::GetLane(Exp2(d, hn::Set(d, max - new_max)));
-    sum = sum * factor + hn::ReduceSum(d, total);
-    max = new_max;
-    const Mat<const float> v = p.v.Rows(k0, keys);
-    size_t c = 0;
-    for (; c + 4 * lanes <= head_dim; c += 4 * lanes) {
-      AddRowValues<4>(d, scores, v, factor, c, 0, out);
-    }
-    for (; c + lanes <= head_dim; c += lanes) AddRowValues<1>(d, scores, v, factor, c, 0, out);
-    if (c < head_dim) AddRowValues<0>(d, scores, v, factor, c, head_dim - c, out);
+    hn::StoreU(sum, d, out + c);
   }
-  FinishRow(d, p, token, head, out, max, sum);
+  if (c == n) return;
+  V32 sum = hn::MulAdd(p0, hn::LoadN(d, v + c, n - c), hn::LoadU(d, out + c));
+  if constexpr (kKeys == 4) {
+    sum = hn::MulAdd(p1, hn::LoadN(d, v + v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p2, hn::LoadN(d, v + 2 * v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p3, hn::LoadN(d, v + 3 * v_stride + c, n - c), sum);
+  }
+  hn::StoreU(sum, d, out + c);
+}
+
+// The keys [k0, k0 + keys) of all heads, each row of the caches read once from left to right.
+HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_t keys,
+                                 const CachedQueries& queries) {
+  const size_t tokens = p.q.rows;
+  // Keys of the tile that a token sees.
+  const auto seen = [&](size_t token) HWY_ATTR {
+    const size_t end = p.EndFor(token);
+    return end <= k0 ? 0 : std::min(keys, end - k0);
+  };
+  for (size_t j = 0; j < keys; ++j) {
+    const float* const key = p.k.Row(k0 + j);
+    for (size_t i = 0; i < tokens; ++i) {
+      if (j >= seen(i)) continue;
+      const float* q = queries.q + i * p.heads * queries.stride;
+      float* score = queries.scores + i * p.heads * kTile + j;
+      for (size_t kv = 0; kv < p.kv_heads; ++kv) {
+        for (size_t g = 0; g < p.group; ++g) {
+          *score = Dot(d, q, key + kv * p.head_dim, p.head_dim);
+          q += queries.stride;
+          score += kTile;
+        }
+      }
+    }
+  }
+  for (size_t row = 0; row < tokens * p.heads; ++row) {
+    const size_t n = seen(row / p.heads);
+    if (n > 0) SoftmaxRow(d, n, queries.stride, queries.At(row));
+  }
+  for (size_t j = 0; j < keys; j += 4) {
+    const float* const value = p.v.Row(k0 + j);
+    for (size_t i = 0; i < tokens; ++i) {
+      const size_t n = seen(i);
+      for (size_t kv = 0; kv < p.kv_heads; ++kv) {
+        const float* const v = value + kv * p.head_dim;
+        for (size_t g = 0; g < p.group; ++g) {
+          const CachedQuery query = queries.At(i * p.heads + kv * p.group + g);
+          if (j + 4 <= n) {
+            AddRows<4>(d, query.scores + j, v, p.v.stride, p.head_dim, query.out);
+          } else {
+            for (size_t r = j; r < n; ++r) {
+              AddRows<1>(d, query.scores + r, v + (r - j) * p.v.stride, 0, p.head_dim, query.out);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+HWY_INLINE void CachedStream(F32 d, const CachedProblem& p, std::span<float> scratch) {
+  const size_t head_dim = p.head_dim;
+  const size_t heads = p.heads;
+  const size_t rows = p.q.rows * heads;
+  const size_t stride = RoundUp(head_dim, hn::Lanes(d));
+  Scratch memory(scratch);
+  const CachedQueries queries = {memory.Take(rows * stride), memory.Take(rows * stride),
+                                 memory.Take(rows * kTile),  memory.Take(rows),
+                                 memory.Take(rows),          stride};
+  const float scale = Scale(head_dim) * kLog2E;
+  for (size_t row = 0; row < rows; ++row) {
+    const CachedQuery query = queries.At(row);
+    const float* const from = p.q.Row(row / heads) + row % heads * head_dim;
+    for (size_t c = 0; c < stride; ++c) query.q[c] = c < head_dim ? scale * from[c] : 0.0f;
+    std::fill_n(query.out, stride, 0.0f);
+    *query.max = std::numeric_limits<float>::lowest();
+    *query.sum = 0.0f;
+  }
+  const size_t end = p.EndFor(p.q.rows - 1);
+  for (size_t k0 = p.begin; k0 < end; k0 += kTile) {
+    CachedStreamTile(d, p, k0, std::min(kTile, end - k0), queries);
+  }
+  for (size_t row = 0; row < rows; ++row) {
+    const CachedQuery query = queries.At(row);
+    FinishRow(d, p, row / heads, row % heads, query.out, *query.max, *query.sum);
+  }
 }
 
 HWY_INLINE void Cached(const CachedProblem& p, std::span<float> scratch) {
   const F32 d;
   const size_t tokens = p.q.rows;
-  if (tokens * p.group < kTileFrom) {
-    for (size_t token = 0; token < tokens; ++token) {
-      for (size_t head = 0; head < p.group; ++head) CachedRow(d, p, token, head, scratch);
-    }
+  if (tokens == 0) return;
+  if (tokens * p.group < kCachedAttentionTileQueries) {
+    CachedStream(d, p, scratch);
     return;
   }
+  // The query heads of one key/value head, or at most kTile of them, for as many tokens as fit.
   const size_t tile_heads = std::min(p.group, kTile);
   const size_t tile_tokens = kTile / tile_heads;
-  for (size_t token = 0; token < tokens; token += tile_tokens) {
-    for (size_t head = 0; head < p.group; head += tile_heads) {
-      CachedTile(d, p, token, std::min(tile_tokens, tokens - token), head,
-                 std::min(tile_heads, p.group - head), scratch);
+  for (size_t kv = 0; kv < p.kv_heads; ++kv) {
+    const size_t heads_end = (kv + 1) * p.group;
+    for (size_t token = 0; token < tokens; token += tile_tokens) {
+      for (size_t head = kv * p.group; head < heads_end; head += tile_heads) {
+        CachedTile(d, p, token, std::min(tile_tokens, tokens - token), head,
+                   std::min(tile_heads, heads_end - head), scratch);
+      }
     }
   }
 }
 
-void CachedForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t first,
-                       size_t base, Mat<float> out, std::span<float> scratch) {
-  Cached({q, k, v, q.cols / k.cols, base, first, base + q.rows, out, {}}, scratch);
+void CachedForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t kv_heads,
+                       size_t first, size_t base, Mat<float> out, std::span<float> scratch) {
+  Cached({q, k, v, kv_heads, base, first, base + q.rows, out, {}}, scratch);
 }
 
-void CachedPartialImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t first,
-                       size_t base, size_t begin, size_t end, Mat<float> part,
+void CachedPartialImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t kv_heads,
+                       size_t first, size_t base, size_t begin, size_t end, Mat<float> part,
                        std::span<float> scratch) {
-  Cached({q, k, v, q.cols / k.cols, base, std::max(first, begin), end, {}, part}, scratch);
+  Cached({q, k, v, kv_heads, base, std::max(first, begin), end, {}, part}, scratch);
 }
 
 void CachedMergeImpl(Mat<const float> parts, size_t chunks, Mat<float> out) {
@@ -253,21 +325,28 @@ HWY_EXPORT_T(CachedAttentionForwardTable, attention::CachedForwardImpl);
 HWY_EXPORT_T(CachedAttentionPartialTable, attention::CachedPartialImpl);
 HWY_EXPORT_T(CachedAttentionMergeTable, attention::CachedMergeImpl);
 
-size_t CachedAttentionScratch(size_t head_dim) {
-  // A tile of scores, 3 rows of numbers, 4 tiles of rows padded to at most 64 lanes, alignment.
-  return 64 * 64 + 3 * 64 + 4 * 64 * ((head_dim + 63) / 64 * 64) + 16;
+size_t CachedAttentionScratch(size_t tokens, size_t heads, size_t head_dim) {
+  const size_t stride = (head_dim + 63) / 64 * 64;  // rows are padded to at most 64 lanes
+  // A tile of scores, 3 rows of numbers, 4 tiles of rows, and room to align the first piece; or,
+  // row by row, a query, an output, scores, a maximum and a sum for each token and head.
+  const size_t tiles = 64 * 64 + 3 * 64 + 4 * 64 * stride + 16;
+  const size_t rows =
+      std::min(tokens * heads, (kCachedAttentionTileQueries - 1) * heads) * (2 * stride + 64 + 2);
+  return std::max(tiles, rows + 6 * 16);
 }
 
 void CachedAttentionForward(Mat<const float> q, Mat<const float> k, Mat<const float> v,
-                            size_t first, size_t base, Mat<float> out, std::span<float> scratch) {
-  HWY_DYNAMIC_DISPATCH_T(CachedAttentionForwardTable)(q, k, v, first, base, out, scratch);
+                            size_t kv_heads, size_t first, size_t base, Mat<float> out,
+                            std::span<float> scratch) {
+  HWY_DYNAMIC_DISPATCH_T(CachedAttentionForwardTable)
+  (q, k, v, kv_heads, first, base, out, scratch);
 }
 
 void CachedAttentionPartial(Mat<const float> q, Mat<const float> k, Mat<const float> v,
-                            size_t first, size_t base, size_t begin, size_t end, Mat<float> part,
-                            std::span<float> scratch) {
+                            size_t kv_heads, size_t first, size_t base, size_t begin, size_t end,
+                            Mat<float> part, std::span<float> scratch) {
   HWY_DYNAMIC_DISPATCH_T(CachedAttentionPartialTable)
-  (q, k, v, first, base, begin, end, part, scratch);
+  (q, k, v, kv_heads, first, base, begin, end, part, scratch);
 }
 
 void CachedAttentionMerge(Mat<const float> parts, size_t chunks, Mat<float> out) {

@@ -25,17 +25,13 @@ void BM_CachedAttention(benchmark::State& state) {
     for (float& x : *m) x = normal(rng);
   }
   std::vector<float> out(q.size());
-  std::vector<float> scratch(CachedAttentionScratch(head_dim));
-  const size_t width = heads / kv_heads * head_dim;
+  std::vector<float> scratch(CachedAttentionScratch(tokens, heads, head_dim));
   const Mat<const float> km = {k.data(), length, kv_heads * head_dim, kv_heads * head_dim};
   const Mat<const float> vm = {v.data(), length, kv_heads * head_dim, kv_heads * head_dim};
+  const Mat<const float> qm = {q.data(), tokens, heads * head_dim, heads * head_dim};
+  const Mat<float> om = {out.data(), tokens, heads * head_dim, heads * head_dim};
   for (auto _ : state) {
-    for (size_t h = 0; h < kv_heads; ++h) {
-      CachedAttentionForward({q.data() + h * width, tokens, width, heads * head_dim},
-                             km.Cols(h * head_dim, head_dim), vm.Cols(h * head_dim, head_dim), 0,
-                             length - tokens,
-                             {out.data() + h * width, tokens, width, heads * head_dim}, scratch);
-    }
+    CachedAttentionForward(qm, km, vm, kv_heads, 0, length - tokens, om, scratch);
     benchmark::ClobberMemory();
   }
   const auto flops = 4.0 * static_cast<double>(tokens * heads * head_dim * length);

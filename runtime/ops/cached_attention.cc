@@ -12,11 +12,40 @@ namespace lanewise::runtime {
 
 namespace {
 
-// With fewer (sequence, key/value head) pairs than this the cache is cut into chunks of rows.
+// By tiles, with fewer (sequence, key/value head) pairs than this the cache is cut into chunks of
+// rows.
 constexpr size_t kEnoughHeads = 8;
-constexpr size_t kChunk = 512;
+constexpr size_t kTileChunk = 512;
+// When the cache is streamed, a chunk has about so many bytes of keys and values.
+constexpr size_t kStreamChunkBytes = size_t{1} << 19;
 // Below this many operations (with a full cache) threads do not pay.
 constexpr size_t kSerialFlops = size_t{1} << 19;
+
+// How a window is cut, by shape alone: units of key/value heads in each sequence, and chunks of
+// rows.
+struct CachedPartition {
+  CachedPartition(const AttentionShape& shape, const Tensor& qkv, const Tensor& cache) {
+    const size_t steps = qkv.rows / shape.sequences;
+    capacity = cache.rows / shape.sequences;
+    if (steps * shape.Group() < kernels::kCachedAttentionTileQueries) {
+      kv_per_unit = shape.kv_heads;  // each row of the cache is read from end to end
+      const size_t rows = kStreamChunkBytes / (2 * sizeof(float) * cache.cols);
+      chunk = std::max<size_t>(64, rows / 64 * 64);
+    } else {
+      kv_per_unit = 1;
+      chunk = shape.sequences * shape.kv_heads >= kEnoughHeads ? capacity : kTileChunk;
+    }
+    chunks = (capacity + chunk - 1) / chunk;
+    units = shape.kv_heads / kv_per_unit;
+    heads = kv_per_unit * shape.Group();
+  }
+  size_t capacity;
+  size_t kv_per_unit;
+  size_t heads;   // query heads of a unit
+  size_t units;   // of a sequence
+  size_t chunk;   // rows
+  size_t chunks;  // of a full cache
+};
 
 // in: qkv, starts, lengths. out: out, k cache, v cache.
 class CachedAttentionOp final : public Op {
@@ -27,10 +56,9 @@ class CachedAttentionOp final : public Op {
   // Scratch of the workers, then the parts of all chunks.
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
                         size_t workers) const override {
-    const size_t head_dim = shape_.HeadDim(in[0].cols);
-    const size_t chunks = Chunks(out[1]);
-    const size_t parts = chunks == 1 ? 0 : chunks * in[0].rows * shape_.heads * (head_dim + 2);
-    return (workers * kernels::CachedAttentionScratch(head_dim) + parts) * sizeof(float);
+    const CachedPartition cut(shape_, in[0], out[1]);
+    const size_t parts = cut.chunks * in[0].rows * shape_.heads * (shape_.HeadDim(in[0].cols) + 2);
+    return (workers * ScratchFloats(in[0], cut) + (cut.chunks == 1 ? 0 : parts)) * sizeof(float);
   }
 
   void Run(const OpArgs& args) const override {
@@ -96,87 +124,97 @@ class CachedAttentionOp final : public Op {
     size_t width = 0;
   };
 
-  size_t Chunks(const Tensor& cache) const {
-    if (shape_.sequences * shape_.kv_heads >= kEnoughHeads) return 1;
-    return (cache.rows / shape_.sequences + kChunk - 1) / kChunk;
+  size_t ScratchFloats(const Tensor& qkv, const CachedPartition& cut) const {
+    return kernels::CachedAttentionScratch(qkv.rows / shape_.sequences, cut.heads,
+                                           shape_.HeadDim(qkv.cols));
   }
   size_t MostPairs(const Tensor& qkv, const Tensor& cache) const {
     return qkv.rows * shape_.heads * (cache.rows / shape_.sequences);
   }
 
-  void Append(const Window& w, size_t s, size_t kv) const {
-    const size_t k_col = (shape_.heads + kv) * w.head_dim;
-    const size_t v_col = (shape_.heads + shape_.kv_heads + kv) * w.head_dim;
+  // What one unit works on, in one sequence.
+  struct Unit {
+    Mat<const float> q, k, v;
+    Mat<float> out;
+  };
+  Unit Slice(const Window& w, const CachedPartition& cut, size_t s, size_t unit) const {
+    const size_t q_cols = cut.heads * w.head_dim;
+    const size_t kv_cols = cut.kv_per_unit * w.head_dim;
+    const auto cache = [&](Mat<const float> m) {
+      return m.Rows(s * w.capacity, w.capacity).Cols(unit * kv_cols, kv_cols);
+    };
+    return {w.qkv.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols), cache(w.k_cache),
+            cache(w.v_cache), w.out.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols)};
+  }
+
+  // Copies the unit's new keys and values into the caches and clears outputs that nobody computes.
+  void Append(const Window& w, const CachedPartition& cut, size_t s, size_t unit) const {
+    const size_t cols = cut.kv_per_unit * w.head_dim;
+    const size_t k_col = shape_.heads * w.head_dim + unit * cols;
+    const size_t v_col = k_col + shape_.kv_heads * w.head_dim;
     for (size_t i = 0; i < w.Count(s); ++i) {
       const float* const row = w.qkv.Row(w.FirstRow(s) + i);
       const size_t to = s * w.capacity + (w.Position(s) + i) % w.capacity;
-      std::copy_n(row + k_col, w.head_dim, w.k_cache.Row(to) + kv * w.head_dim);
-      std::copy_n(row + v_col, w.head_dim, w.v_cache.Row(to) + kv * w.head_dim);
+      std::copy_n(row + k_col, cols, w.k_cache.Row(to) + unit * cols);
+      std::copy_n(row + v_col, cols, w.v_cache.Row(to) + unit * cols);
     }
-  }
-
-  Mat<const float> Cache(const Window& w, Mat<float> cache, size_t s, size_t kv) const {
-    return cache.Rows(s * w.capacity, w.capacity).Cols(kv * w.head_dim, w.head_dim);
-  }
-  // The query heads of one key/value head: columns of qkv and of out.
-  template <typename T>
-  Mat<T> Heads(const Window& w, Mat<T> m, size_t s, size_t kv) const {
-    const size_t width = shape_.Group() * w.head_dim;
-    return m.Rows(w.FirstRow(s), w.Count(s)).Cols(kv * width, width);
-  }
-  void ClearInvalid(const Window& w, size_t s, size_t kv) const {
-    const size_t width = shape_.Group() * w.head_dim;
+    const size_t q_cols = cut.heads * w.head_dim;
     for (size_t i = w.Count(s); i < std::min(w.width, w.steps - w.begin); ++i) {
-      std::fill_n(w.out.Row(w.FirstRow(s) + i) + kv * width, width, 0.0F);
+      std::fill_n(w.out.Row(w.FirstRow(s) + i) + unit * q_cols, q_cols, 0.0F);
     }
   }
 
   void RunPart(const OpArgs& args, const Window& w) const {
+    const CachedPartition cut(shape_, args.in[0], args.out[1]);
     const Parallel serial;
     const bool small = 4 * MostPairs(args.in[0], args.out[1]) * w.head_dim < kSerialFlops;
     const Parallel& parallel = small ? serial : args.parallel;
-    const size_t chunks = Chunks(args.out[1]);
-    const size_t units = shape_.sequences * shape_.kv_heads;
-    const size_t scratch = kernels::CachedAttentionScratch(w.head_dim);
+    const size_t scratch = ScratchFloats(args.in[0], cut);
     auto* const memory = reinterpret_cast<float*>(args.workspace.data());
-    const auto whole = [&](size_t unit, size_t worker) {
-      const size_t s = unit / shape_.kv_heads;
-      const size_t kv = unit % shape_.kv_heads;
-      Append(w, s, kv);
-      ClearInvalid(w, s, kv);
-      if (w.Count(s) == 0) return;
-      if (chunks > 1) return;
-      kernels::CachedAttentionForward(Heads(w, w.qkv, s, kv), Cache(w, w.k_cache, s, kv),
-                                      Cache(w, w.v_cache, s, kv), 0, w.Base(s),
-                                      Heads(w, w.out, s, kv), {memory + worker * scratch, scratch});
-    };
-    parallel.For(units, whole);
-    if (chunks == 1) return;
+    // Chunks that hold something, in the longest sequence.
+    size_t live = 0;
+    for (size_t s = 0; s < shape_.sequences; ++s) live = std::max(live, LiveChunks(w, cut, s));
 
-    // Parts [units][chunks][width * group, head_dim + 2].
-    const size_t part_rows = w.width * shape_.Group();
+    parallel.For(shape_.sequences * cut.units, [&](size_t task, size_t worker) {
+      const size_t s = task / cut.units;
+      Append(w, cut, s, task % cut.units);
+      if (live > 1) return;
+      const Unit u = Slice(w, cut, s, task % cut.units);
+      kernels::CachedAttentionForward(u.q, u.k, u.v, cut.kv_per_unit, 0, w.Base(s), u.out,
+                                      {memory + worker * scratch, scratch});
+    });
+    if (live <= 1) return;
+
+    // Parts [sequences * units][chunks][count * heads, head_dim + 2].
+    const size_t part_rows = cut.chunks * w.width * cut.heads;
     const Mat<float> parts = {memory + args.parallel.max_workers() * scratch,
-                              units * chunks * part_rows, w.head_dim + 2, w.head_dim + 2};
-    const auto live = [&](size_t s) { return (w.Base(s) + w.Count(s) + kChunk - 1) / kChunk; };
-    parallel.For(units * chunks, [&](size_t task, size_t worker) {
-      const size_t s = task / chunks / shape_.kv_heads;
-      const size_t kv = task / chunks % shape_.kv_heads;
-      const size_t chunk = task % chunks;
-      if (w.Count(s) == 0 || chunk >= live(s)) return;
-      const size_t rows = w.Count(s) * shape_.Group();
-      kernels::CachedAttentionPartial(
-          Heads(w, w.qkv, s, kv), Cache(w, w.k_cache, s, kv), Cache(w, w.v_cache, s, kv), 0,
-          w.Base(s), chunk * kChunk, (chunk + 1) * kChunk,
-          parts.Rows(task / chunks * chunks * part_rows + chunk * rows, rows),
-          {memory + worker * scratch, scratch});
+                              shape_.sequences * cut.units * part_rows, w.head_dim + 2,
+                              w.head_dim + 2};
+    parallel.For(shape_.sequences * cut.units * live, [&](size_t task, size_t worker) {
+      const size_t chunk = task % live;
+      const size_t s = task / live / cut.units;
+      if (chunk >= LiveChunks(w, cut, s)) return;
+      const Unit u = Slice(w, cut, s, task / live % cut.units);
+      const size_t rows = u.q.rows * cut.heads;
+      kernels::CachedAttentionPartial(u.q, u.k, u.v, cut.kv_per_unit, 0, w.Base(s),
+                                      chunk * cut.chunk, (chunk + 1) * cut.chunk,
+                                      parts.Rows(task / live * part_rows + chunk * rows, rows),
+                                      {memory + worker * scratch, scratch});
     });
-    parallel.For(units, [&](size_t unit, size_t) {
-      const size_t s = unit / shape_.kv_heads;
-      if (w.Count(s) == 0) return;
-      const size_t rows = live(s) * w.Count(s) * shape_.Group();
-      kernels::CachedAttentionMerge(parts.Rows(unit * chunks * part_rows, rows), live(s),
-                                    Heads(w, w.out, s, unit % shape_.kv_heads));
+    parallel.For(shape_.sequences * cut.units, [&](size_t task, size_t) {
+      const size_t s = task / cut.units;
+      const size_t chunks = LiveChunks(w, cut, s);
+      const Unit u = Slice(w, cut, s, task % cut.units);
+      if (u.q.rows == 0) return;
+      const size_t rows = chunks * u.q.rows * cut.heads;
+      kernels::CachedAttentionMerge(parts.Rows(task * part_rows, rows), chunks, u.out);
     });
+  }
+
+  // Chunks of the cache that some token of sequence s sees.
+  static size_t LiveChunks(const Window& w, const CachedPartition& cut, size_t s) {
+    const size_t count = w.Count(s);
+    return count == 0 ? 0 : (w.Base(s) + count + cut.chunk - 1) / cut.chunk;
   }
 
   AttentionShape shape_;

@@ -275,7 +275,8 @@ TEST_CASE("cached attention op: windows of any length equal the whole") {
     CheckCached({2, 4, 2}, 24, steps, 150);
     CheckCached({1, 8, 8}, 16, steps, 70);
   }
-  CheckCached({2, 2, 1}, 16, 1, 600);  // more than one chunk of the cache
+  // More than one chunk of the cache: streamed, and by tiles.
+  CheckCached({2, 8, 8}, 64, 1, 300);
   CheckCached({2, 6, 3}, 16, 64, 1100);
   for (size_t head_dim : {2, 48, 64, 80, 128}) CheckCached({1, 2, 2}, head_dim, 5, 33);
 }
