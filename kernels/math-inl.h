@@ -56,6 +56,69 @@ HWY_INLINE V ReduceByLn2(D d, V x, V n) {
   return hn::NegMulAdd(n, hn::Set(d, kLn2Low), r);
 }
 
+#undef LANEWISE_MATH_HAVE_SCALEF
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#define LANEWISE_MATH_HAVE_SCALEF 1
+
+// 2^(i/16).
+alignas(64) inline constexpr float kExp2Sixteenths[16] = {
+    1.00000000f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
+    1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
+    1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+
+using V512 = hn::Vec512<float>;
+
+// p 2^floor(n), or 0 where x < kExpLow. An infinite n gives 0 or infinity whatever p is, and
+// nothing has to be done for results beyond the largest float or for NaN.
+HWY_INLINE V512 ScaleUnlessTiny(V512 p, V512 n, V512 x) {
+  const __mmask16 keep = _mm512_cmp_ps_mask(x.raw, _mm512_set1_ps(kExpLow), _CMP_NLT_UQ);
+  return V512{_mm512_maskz_scalef_ps(keep, p.raw, n.raw)};
+}
+
+// e^x by a table of sixteenths of a power of two, where only a cubic is left: for x <= 88, or with
+// kBounded for all x (the cubic of a huge x may be negative).
+template <bool kBounded>
+HWY_INLINE V512 ExpByTable(V512 x) {
+  const hn::Full512<float> d;
+  // Of NaN and a number, this instruction returns its second operand.
+  if constexpr (kBounded) x = V512{_mm512_min_ps(_mm512_set1_ps(89.0f), x.raw)};
+  const V512 magic = hn::Set(d, 786432.0f);  // 1.5 2^19: rounds to sixteenths
+  const V512 t = hn::MulAdd(x, hn::Set(d, kLog2E), magic);
+  const V512 n = hn::Sub(t, magic);
+  const V512 r = ReduceByLn2(d, x, n);
+  const V512 power{
+      _mm512_permutexvar_ps(_mm512_castps_si512(t.raw), _mm512_load_ps(kExp2Sixteenths))};
+  V512 q = hn::MulAdd(r, hn::Set(d, 0.166666672f), hn::Set(d, 0.5f));
+  q = hn::MulAdd(q, r, hn::Set(d, 1.0f));
+  return ScaleUnlessTiny(hn::MulAdd(hn::Mul(power, r), q, power), n, x);
+}
+
+// e^-x as accurate as can be, for 1 + e^-x.
+HWY_INLINE V512 ExpOfMinus(V512 x) {
+  const hn::Full512<float> d;
+  x = hn::Neg(x);
+  const V512 magic = hn::Set(d, kRoundMagic);
+  const V512 n = hn::Sub(hn::MulAdd(x, hn::Set(d, kLog2E), magic), magic);
+  return ScaleUnlessTiny(ExpReduced(d, ReduceByLn2(d, x, n)), n, x);
+}
+
+// Shorter vectors go through a full one, so that every width gives the same bits.
+template <bool kBounded, class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpAnyWidth(D d, V x) {
+  const hn::Full512<float> full;
+  return hn::ResizeBitCast(d, ExpByTable<kBounded>(hn::ResizeBitCast(full, x)));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
+  const hn::Full512<float> full;
+  const V e = hn::ResizeBitCast(d, ExpOfMinus(hn::ResizeBitCast(full, x)));
+  return hn::Add(e, hn::Set(d, 1.0f));
+}
+
+#else
+#define LANEWISE_MATH_HAVE_SCALEF 0
+
 // Where 1 + e^-x is a normal float; above kSigmoidOne, sigmoid(x) rounds to 1.
 inline constexpr float kOnePlusLow = -88.0f;
 inline constexpr float kSigmoidOne = 17.5f;
@@ -70,13 +133,16 @@ HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
   const V r = ReduceByLn2(d, hn::Neg(x), hn::Sub(t, magic));
   return hn::MulAdd(hn::Mul(scale, r), ExpSlope(d, r), hn::Add(scale, hn::Set(d, 1.0f)));
 }
+#endif
 
 }  // namespace math
 
-// e^x, at most 1 ULP (1.25 without fused multiply-add). Results below 2^-126 are 0; Exp(-inf) = 0,
-// Exp(inf) = inf, Exp(NaN) = NaN.
+// e^x, at most 1.25 ULP. Results below 2^-126 are 0; Exp(-inf) = 0, Exp(inf) = inf, Exp(NaN) = NaN.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Exp(D d, V x) {
+#if LANEWISE_MATH_HAVE_SCALEF
+  return math::ExpAnyWidth<true>(d, x);
+#else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, math::kRoundMagic);
@@ -88,12 +154,16 @@ HWY_INLINE V Exp(D d, V x) {
   // Everything that is not <= kExpHigh is too large or NaN: the product is inf or NaN.
   return hn::IfThenElse(hn::Le(x, hn::Set(d, math::kExpHigh)), y,
                         hn::Mul(x, hn::Set(d, 3.40282347e38f)));
+#endif
 }
 
 // e^x for x <= 88 (x - max in a softmax, clamped keys), as accurate as Exp and cheaper than Exp.
 // Results below 2^-126 are 0; -inf gives 0, NaN gives NaN; x > 88 is meaningless.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V ExpNoOverflow(D d, V x) {
+#if LANEWISE_MATH_HAVE_SCALEF
+  return math::ExpAnyWidth<false>(d, x);
+#else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, math::kRoundMagic + 127.0f);  // with the exponent's bias
@@ -101,6 +171,7 @@ HWY_INLINE V ExpNoOverflow(D d, V x) {
   const V p = math::ExpReduced(d, math::ReduceByLn2(d, x, hn::Sub(t, magic)));
   const V y = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t))));
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), y);
+#endif
 }
 
 // Natural logarithm, at most 1 ULP, denormal inputs included (unless the CPU reads them as zero).
@@ -139,23 +210,31 @@ HWY_INLINE V Log(D d, V x) {
 }
 
 // 1/(1 + e^-x), at most 2.5 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
-// Results below 2^-126 are 0.
+// Results below 2^-126 may be 0.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
   const V one = hn::Set(d, 1.0f);
-  V y = hn::Div(one, math::OnePlusExpOfMinus(d, x));
-  y = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), one, y);
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), y);
+  const V y = hn::Div(one, math::OnePlusExpOfMinus(d, x));
+#if LANEWISE_MATH_HAVE_SCALEF
+  return y;
+#else
+  const V big = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), one, y);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), big);
+#endif
 }
 
 // x/(1 + e^-x), at most 2.5 ULP for x >= -88; below that, where its magnitude is < 6e-37, it is 0.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Silu(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
-  V y = hn::Div(x, math::OnePlusExpOfMinus(d, x));
-  y = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), x, y);
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kOnePlusLow)), y);
+  const V y = hn::Div(x, math::OnePlusExpOfMinus(d, x));
+#if LANEWISE_MATH_HAVE_SCALEF
+  return y;
+#else
+  const V big = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), x, y);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kOnePlusLow)), big);
+#endif
 }
 
 // Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1,

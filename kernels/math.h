@@ -10,7 +10,7 @@
 namespace lanewise::kernels {
 
 // Largest error in units in the last place, proved by math_test.cc against double.
-inline constexpr double kExpMaxUlp = 1.25;  // 1 with fused multiply-add
+inline constexpr double kExpMaxUlp = 1.25;
 inline constexpr double kLogMaxUlp = 1.0;
 inline constexpr double kSigmoidMaxUlp = 2.5;
 inline constexpr double kTanhMaxUlp = 2.5;

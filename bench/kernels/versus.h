@@ -1,0 +1,29 @@
+// A kernel beside the plain loop and beside copying, in turns.
+#ifndef LANEWISE_BENCH_KERNELS_VERSUS_H_
+#define LANEWISE_BENCH_KERNELS_VERSUS_H_
+
+#include <benchmark/benchmark.h>
+
+#include <cstddef>
+#include <functional>
+
+#include "bench/kernels/baseline_loops.h"
+
+namespace lanewise::bench {
+
+// The three are timed alternately, so that a machine whose speed wanders changes them together.
+// Counters:
+//   GB_per_second     what the algorithm reads and writes at least, by the kernel's median time
+//   vs_loop           median of (time of the plain loop) / (time of the kernel), if there is a loop
+//   of_bandwidth      median of (time to read and write as many bytes) / (time of the kernel)
+// The probe copies half of the bytes from one array to another, or scales in place if `in_place`.
+void RunVersus(benchmark::State& state, double bytes, bool in_place,
+               const std::function<void()>& kernel, const std::function<void()>& loop = nullptr);
+
+// Footprints for benchmarks: within the second-level cache, and beyond all caches.
+inline constexpr size_t kCacheFloats = 96 * 1024;
+inline constexpr size_t kMemoryFloats = 24 * 1024 * 1024;
+
+}  // namespace lanewise::bench
+
+#endif  // LANEWISE_BENCH_KERNELS_VERSUS_H_
