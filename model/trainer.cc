@@ -177,8 +177,7 @@ void Trainer::Impl::FixLength() {
   step_->ResetState();
   // The rest goes to evaluations, saves, and a machine that slows down when it gets warm.
   const double seconds = plan_.minutes * 60 - (Now() - begin);
-  plan_.steps = std::max<int64_t>(1, static_cast<int64_t>(0.88 * seconds / best));
-  plan_.warmup = std::min(plan_.warmup, plan_.steps / 5);
+  plan_.FixSteps(std::max<int64_t>(1, static_cast<int64_t>(0.88 * seconds / best)));
   observer_->OnNotice(StrCat("a step takes ", static_cast<int64_t>(best * 1e4) / 10.0,
                              " ms here: training ", plan_.steps, " steps"));
 }
