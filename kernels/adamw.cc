@@ -45,7 +45,8 @@ HWY_INLINE VF UpdateLanes(DF d, const Factors& f, VF p, VF g, VF& m, VF& v) {
   const VF change = hn::Div(hn::Mul(hn::Set(d, f.rate), m), denominator);
   // p - (change + decay p), not p (1 - decay): the float nearest to 1 - 1e-6 is 3% off in the
   // decay.
-  return hn::Sub(p, hn::MulAdd(hn::Set(d, f.decay), p, change));
+  const VF updated = hn::Sub(p, hn::MulAdd(hn::Set(d, f.decay), p, change));
+  return hn::IfThenElse(hn::IsFinite(updated), updated, p);
 }
 
 template <bool kZeroGrads>

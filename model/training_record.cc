@@ -97,7 +97,7 @@ TrainPlan ReadTrainPlan(const Checkpoint& checkpoint) {
 
 TrainingRecord::TrainingRecord(FileSystem& files, const std::string& run_folder,
                                const TrainPlan& plan, int64_t done)
-    : files_(files),
+    : files_((MakeDirectories(files, run_folder), files)),
       run_folder_(run_folder),
       title_(TitleOf(plan)),
       store_(files, run_folder, static_cast<size_t>(plan.keep)),

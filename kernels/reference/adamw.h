@@ -19,7 +19,8 @@ void AdamWUpdate(const AdamWStep& s, std::span<T> params, std::span<T> grads, st
     const double v1 = s.beta2 * v[i] + (1.0 - s.beta2) * g * g;
     const double step =
         s.lr * (m1 / s.bias_correction1) / (std::sqrt(v1 / s.bias_correction2) + s.eps);
-    params[i] = static_cast<T>(params[i] * (1.0 - s.lr * s.weight_decay) - step);
+    const double updated = params[i] * (1.0 - s.lr * s.weight_decay) - step;
+    if (std::isfinite(updated)) params[i] = static_cast<T>(updated);
     m[i] = static_cast<T>(m1);
     v[i] = static_cast<T>(v1);
     if (s.zero_grads) grads[i] = 0;

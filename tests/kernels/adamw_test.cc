@@ -79,7 +79,7 @@ TEST_CASE("adamw: gradients stay when asked, NaN shows, tiny decay is not lost")
     g[3] = NAN;
     AdamWUpdate(step, p, g, m, v);
     CHECK(g[0] == 0.25f);
-    CHECK(std::isnan(p[3]));
+    CHECK(p[3] == 1.0f);  // a parameter never becomes NaN, the moment shows it
     CHECK(std::isnan(m[3]));
     CHECK(std::isfinite(p[4]));
 
