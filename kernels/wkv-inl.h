@@ -62,45 +62,43 @@ HWY_INLINE void StorePart(V v, D d, float* to, size_t valid) {
   }
 }
 
-// Clamped to +-10. NaN passes, whatever the target's Min and Max do with it.
-HWY_INLINE V ClampKey(D d, V x) {
-  const V high = hn::Set(d, kKeyLimit);
-  const V low = hn::Set(d, -kKeyLimit);
-  return hn::IfThenElse(hn::Gt(x, high), high, hn::IfThenElse(hn::Lt(x, low), low, x));
+// Clamped to [low, high]; NaN passes.
+HWY_INLINE V Clamp(D d, V x, float low, float high) {
+#if HWY_ARCH_X86
+  // Min and Max return their second argument where one is NaN.
+  return hn::Min(hn::Set(d, high), hn::Max(hn::Set(d, low), x));
+#else
+  const V raised = hn::IfThenElse(hn::Lt(x, hn::Set(d, low)), hn::Set(d, low), x);
+  return hn::IfThenElse(hn::Gt(raised, hn::Set(d, high)), hn::Set(d, high), raised);
+#endif
 }
 
-HWY_INLINE V Key(D d, V raw) { return ExpNoOverflow(d, ClampKey(d, raw)); }
-
-// sigmoid(x) and sigmoid(y) with one division: e^-|x| never overflows.
-HWY_INLINE void SigmoidPair(D d, V x, V y, V& sigmoid_x, V& sigmoid_y) {
-  const V one = hn::Set(d, 1.0f);
-  const V ex = ExpNoOverflow(d, hn::Neg(hn::Abs(x)));
-  const V ey = ExpNoOverflow(d, hn::Neg(hn::Abs(y)));
-  const V px = hn::Add(one, ex);
-  const V py = hn::Add(one, ey);
-  const V inv = hn::Div(one, hn::Mul(px, py));
-  sigmoid_x = hn::Mul(hn::Mul(hn::IfThenElse(hn::IsNegative(x), ex, one), py), inv);
-  sigmoid_y = hn::Mul(hn::Mul(hn::IfThenElse(hn::IsNegative(y), ey, one), px), inv);
+// e^x for |x| <= 80: as ExpNoOverflow, without its test for results that are too small.
+HWY_INLINE V ExpModerate(D d, V x) {
+  const hn::RebindToUnsigned<D> du;
+  const V magic = hn::Set(d, math::kRoundMagic + 127.0f);  // with the exponent's bias
+  const V t = hn::MulAdd(x, hn::Set(d, math::kLog2E), magic);
+  const V p = math::ExpReduced(d, math::ReduceByLn2(d, x, hn::Sub(t, magic)));
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t))));
 }
 
-// sigmoid(x), sigmoid(-x), sigmoid(y), sigmoid(-y), each to full relative precision.
-HWY_INLINE void SigmoidPairBoth(D d, V x, V y, V& sigmoid_x, V& minus_x, V& sigmoid_y, V& minus_y) {
+HWY_INLINE V Key(D d, V raw) { return ExpModerate(d, Clamp(d, raw, -kKeyLimit, kKeyLimit)); }
+
+// e^-x, from which a sigmoid is made. Where |x| > 43 it stays at e^-43 or e^43: the product of two still
+// is a float, and a sigmoid is off by 2e-19.
+HWY_INLINE V ExpMinus(D d, V x) {
+  constexpr float kLimit = 43.0f;
+  return ExpModerate(d, hn::Neg(Clamp(d, x, -kLimit, kLimit)));
+}
+
+// sigmoid(x) and sigmoid(y) from e^-x and e^-y, with one division. sigmoid(-x) is e^-x sigmoid(x).
+HWY_INLINE void SigmoidPair(D d, V exp_minus_x, V exp_minus_y, V& sigmoid_x, V& sigmoid_y) {
   const V one = hn::Set(d, 1.0f);
-  const V ex = ExpNoOverflow(d, hn::Neg(hn::Abs(x)));
-  const V ey = ExpNoOverflow(d, hn::Neg(hn::Abs(y)));
-  const V px = hn::Add(one, ex);
-  const V py = hn::Add(one, ey);
-  const V inv = hn::Div(one, hn::Mul(px, py));
-  const V large_x = hn::Mul(py, inv);
-  const V small_x = hn::Mul(ex, large_x);
-  const V large_y = hn::Mul(px, inv);
-  const V small_y = hn::Mul(ey, large_y);
-  const auto negative_x = hn::IsNegative(x);
-  const auto negative_y = hn::IsNegative(y);
-  sigmoid_x = hn::IfThenElse(negative_x, small_x, large_x);
-  minus_x = hn::IfThenElse(negative_x, large_x, small_x);
-  sigmoid_y = hn::IfThenElse(negative_y, small_y, large_y);
-  minus_y = hn::IfThenElse(negative_y, large_y, small_y);
+  const V x = hn::Add(one, exp_minus_x);
+  const V y = hn::Add(one, exp_minus_y);
+  const V inv = hn::Div(one, hn::Mul(x, y));
+  sigmoid_x = hn::Mul(y, inv);
+  sigmoid_y = hn::Mul(x, inv);
 }
 
 // Rows [0, rows) of m at columns [col, col + valid) to or from vectors [row][lane].

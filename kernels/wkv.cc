@@ -143,6 +143,8 @@ struct Front {
   float *k, *v, *a, *sigmoid_r;  // [steps][lane]
 };
 
+// Two loops: three short independent chains of operations a step in the first, what waits for the
+// division in the second. In one loop the waiting operations fill the CPU's window.
 template <bool kTail>
 void ForwardFront(D d, const WkvInputs& in, size_t t0, size_t steps, size_t col, size_t valid,
                   const Front& out) {
@@ -150,17 +152,19 @@ void ForwardFront(D d, const WkvInputs& in, size_t t0, size_t steps, size_t col,
   const V base = LoadPart<kTail>(d, in.decay_base.data() + col, valid);
   const V scale = LoadPart<kTail>(d, in.decay_scale.data() + col, valid);
   for (size_t t = 0; t < steps; ++t) {
-    const V k = wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t0 + t) + col, valid));
-    const V v = LoadPart<kTail>(d, in.v.Row(t0 + t) + col, valid);
     const V z = hn::Add(base, LoadPart<kTail>(d, in.d.Row(t0 + t) + col, valid));
     const V r = LoadPart<kTail>(d, in.r.Row(t0 + t) + col, valid);
-    V decay = z;
-    V sigmoid_r = r;
-    wkv::SigmoidPair(d, z, r, decay, sigmoid_r);
-    hn::Store(k, d, out.k + t * N);
-    hn::Store(v, d, out.v + t * N);
+    hn::Store(wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t0 + t) + col, valid)), d, out.k + t * N);
+    hn::Store(wkv::ExpMinus(d, z), d, out.a + t * N);
+    hn::Store(wkv::ExpMinus(d, r), d, out.sigmoid_r + t * N);
+  }
+  for (size_t t = 0; t < steps; ++t) {
+    V decay = hn::Load(d, out.a + t * N);
+    V sigmoid_r = hn::Load(d, out.sigmoid_r + t * N);
+    wkv::SigmoidPair(d, decay, sigmoid_r, decay, sigmoid_r);
     hn::Store(hn::Mul(decay, scale), d, out.a + t * N);
     hn::Store(sigmoid_r, d, out.sigmoid_r + t * N);
+    hn::Store(LoadPart<kTail>(d, in.v.Row(t0 + t) + col, valid), d, out.v + t * N);
   }
 }
 
@@ -169,7 +173,8 @@ void ZeroRows(Mat<float> m, size_t first) {
   for (size_t t = first; t < m.rows; ++t) std::fill_n(m.Row(t), m.cols, 0.0f);
 }
 
-constexpr size_t kStage = kWkvSegment * wkv::kMaxLanes;
+// One line more than a power of two: arrays that lie 4096 bytes apart get in each other's way.
+constexpr size_t kStage = kWkvSegment * wkv::kMaxLanes + 16;
 
 // One vector of channels through one segment that starts at step t0. Results of partial vectors, and
 // those that nobody wants, go to the stack.

@@ -35,7 +35,7 @@ struct Stage {
   float *k, *kv, *a, *p, *q, *sigmoid_minus_z, *rn, *rd;
   float* states;        // [kParts][2 * slots][lane]: states before steps 0, kReseed, ...
   float* seeds;         // [kParts][lane]: E at these steps
-  float *write, *read;  // [step][slot][lane]: gate gradients, summed over the block's vectors
+  float *write, *read;  // [group of 4 slots][step][lane]: gate gradients, see AddGates
   float* grad;          // [vector of the block][2 * slots][lane]: gradient of the states
 };
 
@@ -47,15 +47,17 @@ size_t Place(float* scratch, size_t slots, size_t lanes, Stage& stage) {
     used += (count + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
     return place;
   };
-  const size_t vector = kWkvSegment * lanes;
+  const size_t groups = (slots + 3) / 4;
+  // Not a power of two: arrays that lie 4096 bytes apart get in each other's way.
+  const size_t vector = kWkvSegment * lanes + kAlignFloats;
   for (float** p : {&stage.k, &stage.kv, &stage.a, &stage.p, &stage.q, &stage.sigmoid_minus_z,
                     &stage.rn, &stage.rd}) {
     *p = take(vector);
   }
   stage.states = take(kParts * 2 * slots * lanes);
   stage.seeds = take(kParts * lanes);
-  stage.write = take(vector * slots);
-  stage.read = take(vector * slots);
+  stage.write = take(vector * groups);
+  stage.read = take(vector * groups);
   stage.grad = take(2 * slots * kWkvBlock);
   return used;
 }
@@ -68,11 +70,31 @@ struct Segment {
   float* grad;  // this vector's part of stage.grad
 };
 
-// gradient (+)= x num + y den, lane by lane.
-template <bool kFirstVector>
-HWY_INLINE void AddGate(D d, V x, V num, V y, V den, float* gradient) {
-  const V product = hn::MulAdd(x, num, hn::Mul(y, den));
-  hn::Store(kFirstVector ? product : hn::Add(hn::Load(d, gradient), product), d, gradient);
+// Where the gate gradients of the group that begins with slot `first` are accumulated.
+HWY_INLINE float* GateGroup(D d, float* gates, size_t first) {
+  return gates + first / 4 * (kWkvSegment * hn::Lanes(d) + kAlignFloats);
+}
+
+// In each block of four lanes: x0+x2, y0+y2, x1+x3, y1+y3.
+HWY_INLINE V FoldPair(D d, V x, V y) {
+  return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y));
+}
+
+// Adds the gradients of up to four slots, of which each lane has a part, to one vector: in each block of four
+// lanes, the slots' sums over these lanes. FinishGates adds the blocks. With two slots, the block has
+// each sum in two parts; with one it is left as it is.
+template <size_t kSlots, bool kFirstVector>
+HWY_INLINE void AddGates(D d, V g0, V g1, V g2, V g3, float* to) {
+  V sums = g0;
+  if constexpr (kSlots > 1) sums = FoldPair(d, g0, g1);
+  if constexpr (kSlots > 2) {
+    const hn::Repartition<uint64_t, D> pairs;
+    const auto low = hn::BitCast(pairs, sums);
+    const auto high = hn::BitCast(pairs, FoldPair(d, g2, g3));
+    sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, low, high)),
+                   hn::BitCast(d, hn::InterleaveUpper(pairs, low, high)));
+  }
+  hn::Store(kFirstVector ? sums : hn::Add(hn::Load(d, to), sums), d, to);
 }
 
 template <size_t kSlots>
@@ -100,12 +122,16 @@ template <size_t kSlots, bool kFirstVector>
 void StatesForward(D d, const Segment& seg, size_t first) {
   const size_t N = hn::Lanes(d);
   const Stage& st = seg.stage;
-  V n0 = hn::Zero(d), n1 = n0, n2 = n0, n3 = n0, d0 = n0, d1 = n0, d2 = n0, d3 = n0;
+  const V zero = hn::Zero(d);
+  V n0 = zero, n1 = zero, n2 = zero, n3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
   LoadStates<kSlots>(d, st.states + first * N, st.states + (seg.slots + first) * N, n0, d0, n1, d1, n2,
                      d2, n3, d3);
-  const auto step = [](V p, V q, V a, float w, V k, V kv, V& num, V& den, float* gate) HWY_ATTR {
-    AddGate<kFirstVector>(D(), p, num, q, den, gate);
+  float* const gates = GateGroup(d, st.read, first);
+  // Returns the slot's gate gradient, lane by lane.
+  const auto step = [](V p, V q, V a, float w, V k, V kv, V& num, V& den) HWY_ATTR {
+    const V gate = hn::MulAdd(p, num, hn::Mul(q, den));
     wkv::Update(a, hn::Set(D(), w), kv, k, num, den);
+    return gate;
   };
   for (size_t t = 0; t < seg.steps; ++t) {
     if (t % kReseed == 0 && t != 0) {
@@ -119,11 +145,12 @@ void StatesForward(D d, const Segment& seg, size_t first) {
     const V p = hn::Load(d, st.p + t * N);
     const V q = hn::Load(d, st.q + t * N);
     const float* const w = seg.write.data + t * seg.write.stride + first;
-    float* const gate = st.read + (t * seg.slots + first) * N;
-    step(p, q, a, w[0], k, kv, n0, d0, gate);
-    if constexpr (kSlots > 1) step(p, q, a, w[1], k, kv, n1, d1, gate + N);
-    if constexpr (kSlots > 2) step(p, q, a, w[2], k, kv, n2, d2, gate + 2 * N);
-    if constexpr (kSlots > 3) step(p, q, a, w[3], k, kv, n3, d3, gate + 3 * N);
+    const V g0 = step(p, q, a, w[0], k, kv, n0, d0);
+    V g1 = zero, g2 = zero, g3 = zero;
+    if constexpr (kSlots > 1) g1 = step(p, q, a, w[1], k, kv, n1, d1);
+    if constexpr (kSlots > 2) g2 = step(p, q, a, w[2], k, kv, n2, d2);
+    if constexpr (kSlots > 3) g3 = step(p, q, a, w[3], k, kv, n3, d3);
+    AddGates<kSlots, kFirstVector>(d, g0, g1, g2, g3, gates + t * N);
   }
 }
 
@@ -134,15 +161,19 @@ void GradientBackward(D d, const Segment& seg, size_t first) {
   const Stage& st = seg.stage;
   float* const nums = seg.grad + first * N;
   float* const dens = seg.grad + (seg.slots + first) * N;
-  V n0 = hn::Zero(d), n1 = n0, n2 = n0, n3 = n0, d0 = n0, d1 = n0, d2 = n0, d3 = n0;
+  const V zero = hn::Zero(d);
+  V n0 = zero, n1 = zero, n2 = zero, n3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
   LoadStates<kSlots>(d, nums, dens, n0, d0, n1, d1, n2, d2, n3, d3);
-  const auto step = [](V p, V q, V a, float w, float r, V k, V kv, V& num, V& den, V& rn, V& rd,
-                       float* gate) HWY_ATTR {
+  float* const gates = GateGroup(d, st.write, first);
+  // Returns the slot's gate gradient, lane by lane.
+  const auto step = [](V p, V q, V a, float w, float r, V k, V kv, V& num, V& den, V& rn,
+                       V& rd) HWY_ATTR {
     const V write = hn::Set(D(), w);
     rn = hn::MulAdd(write, num, rn);
     rd = hn::MulAdd(write, den, rd);
-    AddGate<kFirstVector>(D(), kv, num, k, den, gate);
+    const V gate = hn::MulAdd(kv, num, hn::Mul(k, den));
     wkv::Update(a, hn::Set(D(), r), p, q, num, den);
+    return gate;
   };
   for (size_t t = seg.steps; t-- > 0;) {
     const V k = hn::Load(d, st.k + t * N);
@@ -154,11 +185,12 @@ void GradientBackward(D d, const Segment& seg, size_t first) {
     V rd = first == 0 ? hn::Zero(d) : hn::Load(d, st.rd + t * N);
     const float* const w = seg.write.data + t * seg.write.stride + first;
     const float* const r = seg.read.data + t * seg.read.stride + first;
-    float* const gate = st.write + (t * seg.slots + first) * N;
-    step(p, q, a, w[0], r[0], k, kv, n0, d0, rn, rd, gate);
-    if constexpr (kSlots > 1) step(p, q, a, w[1], r[1], k, kv, n1, d1, rn, rd, gate + N);
-    if constexpr (kSlots > 2) step(p, q, a, w[2], r[2], k, kv, n2, d2, rn, rd, gate + 2 * N);
-    if constexpr (kSlots > 3) step(p, q, a, w[3], r[3], k, kv, n3, d3, rn, rd, gate + 3 * N);
+    const V g0 = step(p, q, a, w[0], r[0], k, kv, n0, d0, rn, rd);
+    V g1 = zero, g2 = zero, g3 = zero;
+    if constexpr (kSlots > 1) g1 = step(p, q, a, w[1], r[1], k, kv, n1, d1, rn, rd);
+    if constexpr (kSlots > 2) g2 = step(p, q, a, w[2], r[2], k, kv, n2, d2, rn, rd);
+    if constexpr (kSlots > 3) g3 = step(p, q, a, w[3], r[3], k, kv, n3, d3, rn, rd);
+    AddGates<kSlots, kFirstVector>(d, g0, g1, g2, g3, gates + t * N);
     hn::Store(rn, d, st.rn + t * N);
     hn::Store(rd, d, st.rd + t * N);
     if (t % kReseed == 0 && t != 0) {
@@ -213,26 +245,33 @@ void BackwardFront(D d, const Task& task, const Stage& st) {
   const size_t valid = task.valid;
   const V base = LoadPart<kTail>(d, in.decay_base.data() + col, valid);
   const V scale = LoadPart<kTail>(d, in.decay_scale.data() + col, valid);
+  // Two loops for the reason given at ForwardFront.
   for (size_t i = 0; i < task.steps; ++i) {
     const size_t t = task.t0 + i;
-    const V k = wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t) + col, valid));
-    const V v = LoadPart<kTail>(d, in.v.Row(t) + col, valid);
     const V z = hn::Add(base, LoadPart<kTail>(d, in.d.Row(t) + col, valid));
     const V r = LoadPart<kTail>(d, in.r.Row(t) + col, valid);
-    V plus_z = z, minus_z = z, plus_r = r, minus_r = r;
-    wkv::SigmoidPairBoth(d, z, r, plus_z, minus_z, plus_r, minus_r);
-    const V dry = LoadPart<kTail>(d, task.dry.Row(t) + col, valid);
-    const V inv = LoadPart<kTail>(d, task.saved.inv_den.Row(t) + col, valid);
+    hn::Store(wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t) + col, valid)), d, st.k + i * N);
+    hn::Store(wkv::ExpMinus(d, z), d, st.a + i * N);
+    hn::Store(wkv::ExpMinus(d, r), d, st.p + i * N);
+  }
+  for (size_t i = 0; i < task.steps; ++i) {
+    const size_t t = task.t0 + i;
+    const V minus_z = hn::Load(d, st.a + i * N);
+    const V minus_r = hn::Load(d, st.p + i * N);
+    V sigmoid_z = minus_z;
+    V sigmoid_r = minus_r;
+    wkv::SigmoidPair(d, minus_z, minus_r, sigmoid_z, sigmoid_r);
+    const V v = LoadPart<kTail>(d, in.v.Row(t) + col, valid);
     const V y = hn::Add(v, LoadPart<kTail>(d, task.saved.offset.Row(t) + col, valid));
-    const V g = hn::Mul(dry, plus_r);
-    const V p = hn::Mul(g, inv);
-    hn::Store(k, d, st.k + i * N);
-    hn::Store(hn::Mul(k, v), d, st.kv + i * N);
-    hn::Store(hn::Mul(plus_z, scale), d, st.a + i * N);
-    hn::Store(minus_z, d, st.sigmoid_minus_z + i * N);
+    const V g = hn::Mul(LoadPart<kTail>(d, task.dry.Row(t) + col, valid), sigmoid_r);
+    const V p = hn::Mul(g, LoadPart<kTail>(d, task.saved.inv_den.Row(t) + col, valid));
+    hn::Store(hn::Mul(hn::Load(d, st.k + i * N), v), d, st.kv + i * N);
+    hn::Store(hn::Mul(sigmoid_z, scale), d, st.a + i * N);
+    hn::Store(hn::Mul(sigmoid_z, minus_z), d, st.sigmoid_minus_z + i * N);
     hn::Store(p, d, st.p + i * N);
     hn::Store(hn::Neg(hn::Mul(p, y)), d, st.q + i * N);
-    StorePart<kTail>(hn::Mul(hn::Mul(g, minus_r), y), d, task.out.r.Row(t) + col, valid);
+    const V dr = hn::Mul(hn::Mul(g, y), hn::Mul(sigmoid_r, minus_r));
+    StorePart<kTail>(dr, d, task.out.r.Row(t) + col, valid);
   }
 }
 
@@ -306,28 +345,23 @@ void BackwardVector(D d, const Task& task, const Segment& seg, Mat<const float> 
   tail ? BackwardBack<true>(d, task, seg.stage, e) : BackwardBack<false>(d, task, seg.stage, e);
 }
 
-// Sums the lanes of count vectors in place, by neighbors: afterwards floats [0, count) are the sums.
-// The vectors up to the next multiple of the number of lanes are overwritten.
-void SumLanes(D d, float* vectors, size_t count) {
+// The gate gradients of a segment from AddGates' vectors, `block` of channels: the first overwrites.
+void FinishGates(D d, float* gates, size_t steps, bool first_block, Mat<float> out) {
+  const hn::FixedTag<float, 4> d4;
   const size_t N = hn::Lanes(d);
-  size_t left = (count + N - 1) / N * N;
-  for (size_t i = count; i < left; ++i) hn::Store(hn::Zero(d), d, vectors + i * N);
-  for (size_t width = N; width > 1; width /= 2) {
-    left /= 2;
-    for (size_t i = 0; i < left; ++i) {
-      const V lo = hn::Load(d, vectors + 2 * i * N);
-      const V hi = hn::Load(d, vectors + (2 * i + 1) * N);
-      hn::Store(hn::Add(hn::ConcatEven(d, hi, lo), hn::ConcatOdd(d, hi, lo)), d, vectors + i * N);
+  for (size_t first = 0; first < out.cols; first += 4) {
+    const size_t slots = std::min<size_t>(out.cols - first, 4);
+    const float* const group = GateGroup(d, gates, first);
+    for (size_t t = 0; t < steps; ++t) {
+      auto sum = hn::LoadU(d4, group + t * N);
+      for (size_t lane = 4; lane < N; lane += 4) sum = hn::Add(sum, hn::LoadU(d4, group + t * N + lane));
+      float s[4];
+      hn::StoreU(sum, d4, s);
+      if (slots <= 2) s[0] += s[2], s[1] += s[3];
+      if (slots == 1) s[0] += s[1];
+      float* const to = out.Row(t) + first;
+      for (size_t i = 0; i < slots; ++i) to[i] = first_block ? s[i] : to[i] + s[i];
     }
-  }
-}
-
-void FinishGate(D d, float* vectors, size_t steps, bool first_block, Mat<float> out) {
-  SumLanes(d, vectors, steps * out.cols);
-  for (size_t t = 0; t < steps; ++t) {
-    float* const row = out.Row(t);
-    const float* const sums = vectors + t * out.cols;
-    for (size_t s = 0; s < out.cols; ++s) row[s] = first_block ? sums[s] : row[s] + sums[s];
   }
 }
 
@@ -358,8 +392,8 @@ void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const 
                         .grad = stage.grad + (col - begin) * rows};
       BackwardVector(d, task, seg, following, col == begin);
     }
-    FinishGate(d, stage.write, steps, begin == 0, out.write.Rows(t0, steps));
-    FinishGate(d, stage.read, steps, begin == 0, out.read.Rows(t0, steps));
+    FinishGates(d, stage.write, steps, begin == 0, out.write.Rows(t0, steps));
+    FinishGates(d, stage.read, steps, begin == 0, out.read.Rows(t0, steps));
     following = saved.states.Rows(segment * rows, rows);
   }
   if (out.state.data == nullptr) return;

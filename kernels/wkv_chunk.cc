@@ -105,9 +105,9 @@ V GradientFront(D d, const WkvInputs& in, const WkvSave<const float>& saved, Mat
     const size_t t = t0 + i;
     const V z = hn::Add(base, LoadPart<kTail>(d, in.d.Row(t) + col, valid));
     const V r = LoadPart<kTail>(d, in.r.Row(t) + col, valid);
-    V sigmoid_z = z;
-    V sigmoid_r = r;
-    wkv::SigmoidPair(d, z, r, sigmoid_z, sigmoid_r);
+    V sigmoid_z = wkv::ExpMinus(d, z);
+    V sigmoid_r = wkv::ExpMinus(d, r);
+    wkv::SigmoidPair(d, sigmoid_z, sigmoid_r, sigmoid_z, sigmoid_r);
     const V a = hn::Mul(sigmoid_z, scale);
     decay = hn::Mul(decay, a);
     const V dry = LoadPart<kTail>(d, dry_in.Row(t) + col, valid);
