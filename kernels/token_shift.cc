@@ -108,15 +108,47 @@ struct ForwardRow {
   float *xr, *xk, *xv;
 };
 
+HWY_INLINE void Mix(D d, const Coefficients& c, size_t i, V n, V n1, V n2, V n4, V& xr, V& xk, V& xv) {
+  const V sh = Shifted(d, c, i, n1, n2, n4);
+  const V difference = hn::Sub(n, sh);
+  xr = hn::MulAdd(hn::Load(d, c.mr + i), difference, sh);
+  xk = hn::MulAdd(hn::Load(d, c.mk + i), difference, sh);
+  xv = hn::MulAdd(hn::Load(d, c.mv + i), difference, sh);
+}
+
 template <bool kTail>
-HWY_INLINE void ForwardVector(D d, const Coefficients& c, const ForwardRow& row, size_t i,
-                              size_t valid) {
-  const V sh = Shifted(d, c, i, Load<kTail>(d, row.n1 + i, valid), Load<kTail>(d, row.n2 + i, valid),
-                       Load<kTail>(d, row.n4 + i, valid));
-  const V difference = hn::Sub(Load<kTail>(d, row.n + i, valid), sh);
-  Store<kTail>(hn::MulAdd(hn::Load(d, c.mr + i), difference, sh), d, row.xr + i, valid);
-  Store<kTail>(hn::MulAdd(hn::Load(d, c.mk + i), difference, sh), d, row.xk + i, valid);
-  Store<kTail>(hn::MulAdd(hn::Load(d, c.mv + i), difference, sh), d, row.xv + i, valid);
+HWY_INLINE void StoreMixed(D d, const ForwardRow& row, size_t i, size_t valid, V xr, V xk, V xv) {
+  Store<kTail>(xr, d, row.xr + i, valid);
+  Store<kTail>(xk, d, row.xk + i, valid);
+  Store<kTail>(xv, d, row.xv + i, valid);
+}
+
+template <bool kTail>
+HWY_INLINE void ForwardOne(D d, const Coefficients& c, const ForwardRow& row, size_t i, size_t valid) {
+  V xr = hn::Zero(d), xk = xr, xv = xr;
+  Mix(d, c, i, Load<kTail>(d, row.n + i, valid), Load<kTail>(d, row.n1 + i, valid),
+      Load<kTail>(d, row.n2 + i, valid), Load<kTail>(d, row.n4 + i, valid), xr, xk, xv);
+  StoreMixed<kTail>(d, row, i, valid, xr, xk, xv);
+}
+
+// Four rows, rows[0] the earliest. Each row of n is loaded once, and before anything is stored: a load whose
+// address agrees in its low 12 bits with a store just issued has to wait, and matrices tend to lie so.
+template <bool kTail>
+HWY_INLINE void ForwardFour(D d, const Coefficients& c, const ForwardRow* rows, size_t i, size_t valid) {
+  const V a4 = Load<kTail>(d, rows[0].n4 + i, valid), a3 = Load<kTail>(d, rows[1].n4 + i, valid);
+  const V a2 = Load<kTail>(d, rows[2].n4 + i, valid), a1 = Load<kTail>(d, rows[3].n4 + i, valid);
+  const V n0 = Load<kTail>(d, rows[0].n + i, valid), n1 = Load<kTail>(d, rows[1].n + i, valid);
+  const V n2 = Load<kTail>(d, rows[2].n + i, valid), n3 = Load<kTail>(d, rows[3].n + i, valid);
+  V r0 = n0, k0 = n0, v0 = n0, r1 = n1, k1 = n1, v1 = n1;
+  V r2 = n2, k2 = n2, v2 = n2, r3 = n3, k3 = n3, v3 = n3;
+  Mix(d, c, i, n0, a1, a2, a4, r0, k0, v0);
+  Mix(d, c, i, n1, n0, a1, a3, r1, k1, v1);
+  Mix(d, c, i, n2, n1, n0, a2, r2, k2, v2);
+  Mix(d, c, i, n3, n2, n1, a1, r3, k3, v3);
+  StoreMixed<kTail>(d, rows[0], i, valid, r0, k0, v0);
+  StoreMixed<kTail>(d, rows[1], i, valid, r1, k1, v1);
+  StoreMixed<kTail>(d, rows[2], i, valid, r2, k2, v2);
+  StoreMixed<kTail>(d, rows[3], i, valid, r3, k3, v3);
 }
 
 void Forward(Mat<const float> n, Mat<const float> carried, const TokenShiftParams<const float>& params,
@@ -130,12 +162,21 @@ void Forward(Mat<const float> n, Mat<const float> carried, const TokenShiftParam
     const size_t count = std::min(kCols, n.cols - col);
     const size_t whole = count / N * N;
     Prepare(d, params, col, count, /*rests=*/false, c);
-    for (size_t t = t0; t < t1; ++t) {
-      const ForwardRow row{n.Row(t) + col,          history.At(t, 1, col), history.At(t, 2, col),
-                           history.At(t, 4, col),   xr.Row(t) + col,       xk.Row(t) + col,
-                           xv.Row(t) + col};
-      for (size_t i = 0; i < whole; i += N) ForwardVector<false>(d, c, row, i, N);
-      if (whole < count) ForwardVector<true>(d, c, row, whole, count - whole);
+    const auto row = [&](size_t t) {
+      return ForwardRow{n.Row(t) + col,        history.At(t, 1, col), history.At(t, 2, col),
+                        history.At(t, 4, col), xr.Row(t) + col,       xk.Row(t) + col,
+                        xv.Row(t) + col};
+    };
+    size_t t = t0;
+    for (; t + 4 <= t1; t += 4) {
+      const ForwardRow rows[4] = {row(t), row(t + 1), row(t + 2), row(t + 3)};
+      for (size_t i = 0; i < whole; i += N) ForwardFour<false>(d, c, rows, i, N);
+      if (whole < count) ForwardFour<true>(d, c, rows, whole, count - whole);
+    }
+    for (; t < t1; ++t) {
+      const ForwardRow one = row(t);
+      for (size_t i = 0; i < whole; i += N) ForwardOne<false>(d, c, one, i, N);
+      if (whole < count) ForwardOne<true>(d, c, one, whole, count - whole);
     }
   }
 }

@@ -173,8 +173,9 @@ void ZeroRows(Mat<float> m, size_t first) {
   for (size_t t = first; t < m.rows; ++t) std::fill_n(m.Row(t), m.cols, 0.0f);
 }
 
-// One line more than a power of two: arrays that lie 4096 bytes apart get in each other's way.
-constexpr size_t kStage = kWkvSegment * wkv::kMaxLanes + 16;
+// Steps that are staged at a time: few, so that the stage takes little of the first-level cache.
+constexpr size_t kStageSteps = 16;
+constexpr size_t kStage = kStageSteps * wkv::kMaxLanes;
 
 // One vector of channels through one segment that starts at step t0. Results of partial vectors, and
 // those that nobody wants, go to the stack.
@@ -235,7 +236,10 @@ void Forward(const WkvInputs& in, size_t length, Mat<const float> state_in, Mat<
           const Mat<float> saved = save.states.Rows(t0 / kWkvSegment * rows, rows);
           wkv::StoreRows(d, state, rows, col, valid, saved);
         }
-        ForwardVector(d, in, t0, steps, col, valid, state, ry, save);
+        for (size_t t = t0; t < t0 + steps; t += kStageSteps) {
+          const size_t count = std::min(kStageSteps, t0 + steps - t);
+          ForwardVector(d, in, t, count, col, valid, state, ry, save);
+        }
       }
     }
     if (state_out.data != nullptr) {

@@ -29,10 +29,17 @@ using wkv::V;
 constexpr size_t kReseed = 8;
 constexpr size_t kParts = kWkvSegment / kReseed;
 constexpr size_t kAlignFloats = 16;
+// Steps taken together: few, so that what passes from one loop to the next stays in the first-level cache.
+constexpr size_t kTile = 16;
+static_assert(kWkvSegment % kTile == 0 && kTile % kReseed == 0);
 
-// Scratch memory: [step][lane] of one segment and vector unless said otherwise.
+// What pass F leaves for pass R: these vectors of each step, side by side.
+enum StagedVector : size_t { kK, kKv, kA, kP, kQ, kMinusZ, kStagedVectors };
+
+// Scratch memory of one segment.
 struct Stage {
-  float *k, *kv, *a, *p, *q, *sigmoid_minus_z, *rn, *rd;
+  float* steps;         // [step][kStagedVectors][lane]: key, k v, a, p, q, sigmoid(-z)
+  float *rn, *rd;       // [step of a tile][lane]
   float* states;        // [kParts][2 * slots][lane]: states before steps 0, kReseed, ...
   float* seeds;         // [kParts][lane]: E at these steps
   float *write, *read;  // [group of 4 slots][step][lane]: gate gradients, see AddGates
@@ -47,17 +54,14 @@ size_t Place(float* scratch, size_t slots, size_t lanes, Stage& stage) {
     used += (count + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
     return place;
   };
-  const size_t groups = (slots + 3) / 4;
-  // Not a power of two: arrays that lie 4096 bytes apart get in each other's way.
-  const size_t vector = kWkvSegment * lanes + kAlignFloats;
-  for (float** p : {&stage.k, &stage.kv, &stage.a, &stage.p, &stage.q, &stage.sigmoid_minus_z,
-                    &stage.rn, &stage.rd}) {
-    *p = take(vector);
-  }
+  const size_t gates = (slots + 3) / 4 * (kWkvSegment * lanes + kAlignFloats);
+  stage.steps = take(kWkvSegment * kStagedVectors * lanes);
+  stage.rn = take(kTile * lanes);
+  stage.rd = take(kTile * lanes);
   stage.states = take(kParts * 2 * slots * lanes);
   stage.seeds = take(kParts * lanes);
-  stage.write = take(vector * groups);
-  stage.read = take(vector * groups);
+  stage.write = take(gates);
+  stage.read = take(gates);
   stage.grad = take(2 * slots * kWkvBlock);
   return used;
 }
@@ -68,6 +72,20 @@ struct Segment {
   Gate write, read;
   Stage stage;
   float* grad;  // this vector's part of stage.grad
+
+  // Vector `which` of step t.
+  float* At(D d, size_t t, StagedVector which) const {
+    return stage.steps + (t * kStagedVectors + which) * hn::Lanes(d);
+  }
+  // num or (with slot >= slots) den of `slot`, saved before a step that is a multiple of kReseed.
+  float* State(D d, size_t t, size_t slot) const {
+    return stage.states + (t / kReseed * 2 * slots + slot) * hn::Lanes(d);
+  }
+};
+
+// Steps [begin, end) of a segment; begin is a multiple of kTile.
+struct Tile {
+  size_t begin, end;
 };
 
 // Where the gate gradients of the group that begins with slot `first` are accumulated.
@@ -117,46 +135,45 @@ HWY_INLINE void StoreStates(D d, V n0, V d0, V n1, V d1, V n2, V d2, V n3, V d3,
   if constexpr (kSlots > 3) hn::Store(n3, d, num + 3 * N), hn::Store(d3, d, den + 3 * N);
 }
 
-// Pass F for slots [first, first + kSlots), kSlots <= 4.
+// Pass F for slots [first, first + kSlots), kSlots <= 4. Starts from the saved state before the tile and
+// saves that after it, unless the segment ends.
 template <size_t kSlots, bool kFirstVector>
-void StatesForward(D d, const Segment& seg, size_t first) {
-  const size_t N = hn::Lanes(d);
-  const Stage& st = seg.stage;
+void StatesForward(D d, const Segment& seg, Tile tile, size_t first) {
   const V zero = hn::Zero(d);
   V n0 = zero, n1 = zero, n2 = zero, n3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
-  LoadStates<kSlots>(d, st.states + first * N, st.states + (seg.slots + first) * N, n0, d0, n1, d1, n2,
-                     d2, n3, d3);
-  float* const gates = GateGroup(d, st.read, first);
+  LoadStates<kSlots>(d, seg.State(d, tile.begin, first), seg.State(d, tile.begin, seg.slots + first), n0,
+                     d0, n1, d1, n2, d2, n3, d3);
+  float* const gates = GateGroup(d, seg.stage.read, first);
   // Returns the slot's gate gradient, lane by lane.
   const auto step = [](V p, V q, V a, float w, V k, V kv, V& num, V& den) HWY_ATTR {
     const V gate = hn::MulAdd(p, num, hn::Mul(q, den));
     wkv::Update(a, hn::Set(D(), w), kv, k, num, den);
     return gate;
   };
-  for (size_t t = 0; t < seg.steps; ++t) {
-    if (t % kReseed == 0 && t != 0) {
-      float* const saved = st.states + t / kReseed * 2 * seg.slots * N;
-      StoreStates<kSlots>(d, n0, d0, n1, d1, n2, d2, n3, d3, saved + first * N,
-                          saved + (seg.slots + first) * N);
-    }
-    const V k = hn::Load(d, st.k + t * N);
-    const V kv = hn::Load(d, st.kv + t * N);
-    const V a = hn::Load(d, st.a + t * N);
-    const V p = hn::Load(d, st.p + t * N);
-    const V q = hn::Load(d, st.q + t * N);
+  for (size_t t = tile.begin; t < tile.end;) {
+    const V k = hn::Load(d, seg.At(d, t, kK));
+    const V kv = hn::Load(d, seg.At(d, t, kKv));
+    const V a = hn::Load(d, seg.At(d, t, kA));
+    const V p = hn::Load(d, seg.At(d, t, kP));
+    const V q = hn::Load(d, seg.At(d, t, kQ));
     const float* const w = seg.write.data + t * seg.write.stride + first;
     const V g0 = step(p, q, a, w[0], k, kv, n0, d0);
     V g1 = zero, g2 = zero, g3 = zero;
     if constexpr (kSlots > 1) g1 = step(p, q, a, w[1], k, kv, n1, d1);
     if constexpr (kSlots > 2) g2 = step(p, q, a, w[2], k, kv, n2, d2);
     if constexpr (kSlots > 3) g3 = step(p, q, a, w[3], k, kv, n3, d3);
-    AddGates<kSlots, kFirstVector>(d, g0, g1, g2, g3, gates + t * N);
+    AddGates<kSlots, kFirstVector>(d, g0, g1, g2, g3, gates + t * hn::Lanes(d));
+    ++t;
+    if (t % kReseed == 0 && t < seg.steps) {
+      StoreStates<kSlots>(d, n0, d0, n1, d1, n2, d2, n3, d3, seg.State(d, t, first),
+                          seg.State(d, t, seg.slots + first));
+    }
   }
 }
 
 // Pass R for slots [first, first + kSlots), kSlots <= 4.
 template <size_t kSlots, bool kFirstVector>
-void GradientBackward(D d, const Segment& seg, size_t first) {
+void GradientBackward(D d, const Segment& seg, Tile tile, size_t first) {
   const size_t N = hn::Lanes(d);
   const Stage& st = seg.stage;
   float* const nums = seg.grad + first * N;
@@ -175,14 +192,16 @@ void GradientBackward(D d, const Segment& seg, size_t first) {
     wkv::Update(a, hn::Set(D(), r), p, q, num, den);
     return gate;
   };
-  for (size_t t = seg.steps; t-- > 0;) {
-    const V k = hn::Load(d, st.k + t * N);
-    const V kv = hn::Load(d, st.kv + t * N);
-    const V a = hn::Load(d, st.a + t * N);
-    const V p = hn::Load(d, st.p + t * N);
-    const V q = hn::Load(d, st.q + t * N);
-    V rn = first == 0 ? hn::Zero(d) : hn::Load(d, st.rn + t * N);
-    V rd = first == 0 ? hn::Zero(d) : hn::Load(d, st.rd + t * N);
+  for (size_t t = tile.end; t-- > tile.begin;) {
+    const V k = hn::Load(d, seg.At(d, t, kK));
+    const V kv = hn::Load(d, seg.At(d, t, kKv));
+    const V a = hn::Load(d, seg.At(d, t, kA));
+    const V p = hn::Load(d, seg.At(d, t, kP));
+    const V q = hn::Load(d, seg.At(d, t, kQ));
+    float* const rn_at = st.rn + t % kTile * N;
+    float* const rd_at = st.rd + t % kTile * N;
+    V rn = first == 0 ? zero : hn::Load(d, rn_at);
+    V rd = first == 0 ? zero : hn::Load(d, rd_at);
     const float* const w = seg.write.data + t * seg.write.stride + first;
     const float* const r = seg.read.data + t * seg.read.stride + first;
     const V g0 = step(p, q, a, w[0], r[0], k, kv, n0, d0, rn, rd);
@@ -191,15 +210,14 @@ void GradientBackward(D d, const Segment& seg, size_t first) {
     if constexpr (kSlots > 2) g2 = step(p, q, a, w[2], r[2], k, kv, n2, d2, rn, rd);
     if constexpr (kSlots > 3) g3 = step(p, q, a, w[3], r[3], k, kv, n3, d3, rn, rd);
     AddGates<kSlots, kFirstVector>(d, g0, g1, g2, g3, gates + t * N);
-    hn::Store(rn, d, st.rn + t * N);
-    hn::Store(rd, d, st.rd + t * N);
+    hn::Store(rn, d, rn_at);
+    hn::Store(rd, d, rd_at);
     if (t % kReseed == 0 && t != 0) {
-      const float* const saved = st.states + t / kReseed * 2 * seg.slots * N;
-      V s0 = n0, s1 = n1, s2 = n2, s3 = n3, e0 = d0, e1 = d1, e2 = d2, e3 = d3;
-      LoadStates<kSlots>(d, saved + first * N, saved + (seg.slots + first) * N, s0, e0, s1, e1, s2, e2,
-                         s3, e3);
+      V s0 = zero, s1 = zero, s2 = zero, s3 = zero, e0 = zero, e1 = zero, e2 = zero, e3 = zero;
+      LoadStates<kSlots>(d, seg.State(d, t, first), seg.State(d, t, seg.slots + first), s0, e0, s1, e1,
+                         s2, e2, s3, e3);
       float* const seed = st.seeds + t / kReseed * N;
-      V sum = first == 0 ? hn::Zero(d) : hn::Load(d, seed);
+      V sum = first == 0 ? zero : hn::Load(d, seed);
       sum = hn::MulAdd(d0, e0, hn::MulAdd(n0, s0, sum));
       if constexpr (kSlots > 1) sum = hn::MulAdd(d1, e1, hn::MulAdd(n1, s1, sum));
       if constexpr (kSlots > 2) sum = hn::MulAdd(d2, e2, hn::MulAdd(n2, s2, sum));
@@ -211,21 +229,21 @@ void GradientBackward(D d, const Segment& seg, size_t first) {
 }
 
 template <bool kFirstVector>
-void StatesForwardAll(D d, const Segment& seg) {
+void StatesForwardAll(D d, const Segment& seg, Tile tile) {
   size_t first = 0;
-  for (; first + 4 <= seg.slots; first += 4) StatesForward<4, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 1) StatesForward<1, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 2) StatesForward<2, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 3) StatesForward<3, kFirstVector>(d, seg, first);
+  for (; first + 4 <= seg.slots; first += 4) StatesForward<4, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 1) StatesForward<1, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 2) StatesForward<2, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 3) StatesForward<3, kFirstVector>(d, seg, tile, first);
 }
 
 template <bool kFirstVector>
-void GradientBackwardAll(D d, const Segment& seg) {
+void GradientBackwardAll(D d, const Segment& seg, Tile tile) {
   size_t first = 0;
-  for (; first + 4 <= seg.slots; first += 4) GradientBackward<4, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 1) GradientBackward<1, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 2) GradientBackward<2, kFirstVector>(d, seg, first);
-  if (seg.slots - first == 3) GradientBackward<3, kFirstVector>(d, seg, first);
+  for (; first + 4 <= seg.slots; first += 4) GradientBackward<4, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 1) GradientBackward<1, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 2) GradientBackward<2, kFirstVector>(d, seg, tile, first);
+  if (seg.slots - first == 3) GradientBackward<3, kFirstVector>(d, seg, tile, first);
 }
 
 // The call's arguments and the vector of channels at hand.
@@ -238,26 +256,25 @@ struct Task {
 };
 
 template <bool kTail>
-void BackwardFront(D d, const Task& task, const Stage& st) {
-  const size_t N = hn::Lanes(d);
+void BackwardFront(D d, const Task& task, const Segment& seg, Tile tile) {
   const WkvInputs& in = task.in;
   const size_t col = task.col;
   const size_t valid = task.valid;
   const V base = LoadPart<kTail>(d, in.decay_base.data() + col, valid);
   const V scale = LoadPart<kTail>(d, in.decay_scale.data() + col, valid);
   // Two loops for the reason given at ForwardFront.
-  for (size_t i = 0; i < task.steps; ++i) {
+  for (size_t i = tile.begin; i < tile.end; ++i) {
     const size_t t = task.t0 + i;
     const V z = hn::Add(base, LoadPart<kTail>(d, in.d.Row(t) + col, valid));
     const V r = LoadPart<kTail>(d, in.r.Row(t) + col, valid);
-    hn::Store(wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t) + col, valid)), d, st.k + i * N);
-    hn::Store(wkv::ExpMinus(d, z), d, st.a + i * N);
-    hn::Store(wkv::ExpMinus(d, r), d, st.p + i * N);
+    hn::Store(wkv::Key(d, LoadPart<kTail>(d, in.k.Row(t) + col, valid)), d, seg.At(d, i, kK));
+    hn::Store(wkv::ExpMinus(d, z), d, seg.At(d, i, kA));
+    hn::Store(wkv::ExpMinus(d, r), d, seg.At(d, i, kP));
   }
-  for (size_t i = 0; i < task.steps; ++i) {
+  for (size_t i = tile.begin; i < tile.end; ++i) {
     const size_t t = task.t0 + i;
-    const V minus_z = hn::Load(d, st.a + i * N);
-    const V minus_r = hn::Load(d, st.p + i * N);
+    const V minus_z = hn::Load(d, seg.At(d, i, kA));
+    const V minus_r = hn::Load(d, seg.At(d, i, kP));
     V sigmoid_z = minus_z;
     V sigmoid_r = minus_r;
     wkv::SigmoidPair(d, minus_z, minus_r, sigmoid_z, sigmoid_r);
@@ -265,19 +282,19 @@ void BackwardFront(D d, const Task& task, const Stage& st) {
     const V y = hn::Add(v, LoadPart<kTail>(d, task.saved.offset.Row(t) + col, valid));
     const V g = hn::Mul(LoadPart<kTail>(d, task.dry.Row(t) + col, valid), sigmoid_r);
     const V p = hn::Mul(g, LoadPart<kTail>(d, task.saved.inv_den.Row(t) + col, valid));
-    hn::Store(hn::Mul(hn::Load(d, st.k + i * N), v), d, st.kv + i * N);
-    hn::Store(hn::Mul(sigmoid_z, scale), d, st.a + i * N);
-    hn::Store(hn::Mul(sigmoid_z, minus_z), d, st.sigmoid_minus_z + i * N);
-    hn::Store(p, d, st.p + i * N);
-    hn::Store(hn::Neg(hn::Mul(p, y)), d, st.q + i * N);
+    hn::Store(hn::Mul(hn::Load(d, seg.At(d, i, kK)), v), d, seg.At(d, i, kKv));
+    hn::Store(hn::Mul(sigmoid_z, scale), d, seg.At(d, i, kA));
+    hn::Store(hn::Mul(sigmoid_z, minus_z), d, seg.At(d, i, kMinusZ));
+    hn::Store(p, d, seg.At(d, i, kP));
+    hn::Store(hn::Neg(hn::Mul(p, y)), d, seg.At(d, i, kQ));
     const V dr = hn::Mul(hn::Mul(g, y), hn::Mul(sigmoid_r, minus_r));
     StorePart<kTail>(dr, d, task.out.r.Row(t) + col, valid);
   }
 }
 
-// e: E after the segment's last step.
+// Takes E after the tile's last step; seeds hold it at the tile's beginning.
 template <bool kTail>
-void BackwardBack(D d, const Task& task, const Stage& st, V e) {
+void BackwardBack(D d, const Task& task, const Segment& seg, Tile tile, V e) {
   const size_t N = hn::Lanes(d);
   const size_t col = task.col;
   const size_t valid = task.valid;
@@ -287,26 +304,25 @@ void BackwardBack(D d, const Task& task, const Stage& st, V e) {
   const V u = wkv::Key(d, raw_u);
   V sum_z = hn::Zero(d);
   V sum_u = hn::Zero(d);
-  for (size_t i = task.steps; i-- > 0;) {
+  for (size_t i = tile.end; i-- > tile.begin;) {
     const size_t t = task.t0 + i;
-    const V k = hn::Load(d, st.k + i * N);
-    const V kv = hn::Load(d, st.kv + i * N);
-    const V p = hn::Load(d, st.p + i * N);
-    const V q = hn::Load(d, st.q + i * N);
-    const V rn = hn::Load(d, st.rn + i * N);
-    const V w = hn::MulAdd(kv, rn, hn::Mul(k, hn::Load(d, st.rd + i * N)));
+    const V k = hn::Load(d, seg.At(d, i, kK));
+    const V p = hn::Load(d, seg.At(d, i, kP));
+    const V rn = hn::Load(d, seg.stage.rn + i % kTile * N);
+    const V rd = hn::Load(d, seg.stage.rd + i % kTile * N);
+    const V w = hn::MulAdd(hn::Load(d, seg.At(d, i, kKv)), rn, hn::Mul(k, rd));
     const V offset = LoadPart<kTail>(d, task.saved.offset.Row(t) + col, valid);
     const V present = hn::Neg(hn::Mul(hn::Mul(k, p), offset));  // k (p v + q)
     const V dk = hn::MulAdd(u, present, w);
-    const V dz = hn::Mul(hn::Sub(e, w), hn::Load(d, st.sigmoid_minus_z + i * N));
-    const V clamped = hn::Abs(LoadPart<kTail>(d, task.in.k.Row(t) + col, valid));
-    StorePart<kTail>(hn::IfThenZeroElse(hn::Gt(clamped, limit), dk), d, task.out.k.Row(t) + col, valid);
+    const V dz = hn::Mul(hn::Sub(e, w), hn::Load(d, seg.At(d, i, kMinusZ)));
+    const V raw_k = hn::Abs(LoadPart<kTail>(d, task.in.k.Row(t) + col, valid));
+    StorePart<kTail>(hn::IfThenZeroElse(hn::Gt(raw_k, limit), dk), d, task.out.k.Row(t) + col, valid);
     StorePart<kTail>(hn::Mul(k, hn::MulAdd(u, p, rn)), d, task.out.v.Row(t) + col, valid);
     StorePart<kTail>(dz, d, task.out.d.Row(t) + col, valid);
     sum_z = hn::Add(sum_z, dz);
     sum_u = hn::Add(sum_u, present);
-    e = hn::Sub(e, hn::MulAdd(epsilon, q, dk));
-    if (i % kReseed == 0 && i != 0) e = hn::Load(d, st.seeds + i / kReseed * N);
+    e = hn::Sub(e, hn::MulAdd(epsilon, hn::Load(d, seg.At(d, i, kQ)), dk));
+    if (i % kReseed == 0 && i != 0) e = hn::Load(d, seg.stage.seeds + i / kReseed * N);
   }
   float* const decay = task.out.decay_base.data() + col;
   StorePart<kTail>(hn::Add(LoadPart<kTail>(d, decay, valid), sum_z), d, decay, valid);
@@ -326,23 +342,25 @@ V DotState(D d, const float* grad, Mat<const float> state, size_t rows, size_t c
 }
 
 // following: the state after the segment; null data at a window's end, where the gradient is zero.
-void BackwardVector(D d, const Task& task, const Segment& seg, Mat<const float> following,
-                    bool first_vector) {
-  const bool tail = task.valid < hn::Lanes(d);
+template <bool kTail, bool kFirstVector>
+void BackwardVector(D d, const Task& task, const Segment& seg, Mat<const float> following) {
   const size_t rows = 2 * seg.slots;
-  tail ? BackwardFront<true>(d, task, seg.stage) : BackwardFront<false>(d, task, seg.stage);
   wkv::LoadRows(d, task.saved.states.Rows(task.t0 / kWkvSegment * rows, rows), rows, task.col,
                 task.valid, seg.stage.states);
   V e = hn::Zero(d);
   if (following.data != nullptr) e = DotState(d, seg.grad, following, rows, task.col, task.valid);
-  if (first_vector) {
-    StatesForwardAll<true>(d, seg);
-    GradientBackwardAll<true>(d, seg);
-  } else {
-    StatesForwardAll<false>(d, seg);
-    GradientBackwardAll<false>(d, seg);
+  const size_t tiles = (seg.steps + kTile - 1) / kTile;
+  for (size_t i = 0; i < tiles; ++i) {
+    const Tile tile{i * kTile, std::min(seg.steps, (i + 1) * kTile)};
+    BackwardFront<kTail>(d, task, seg, tile);
+    StatesForwardAll<kFirstVector>(d, seg, tile);
   }
-  tail ? BackwardBack<true>(d, task, seg.stage, e) : BackwardBack<false>(d, task, seg.stage, e);
+  for (size_t i = tiles; i-- > 0;) {
+    const Tile tile{i * kTile, std::min(seg.steps, (i + 1) * kTile)};
+    GradientBackwardAll<kFirstVector>(d, seg, tile);
+    BackwardBack<kTail>(d, task, seg, tile, e);
+    e = hn::Load(d, seg.stage.seeds + tile.begin / kReseed * hn::Lanes(d));
+  }
 }
 
 // The gate gradients of a segment from AddGates' vectors, `block` of channels: the first overwrites.
@@ -390,7 +408,14 @@ void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const 
                         .read = {in.read.Row(t0), in.read.stride},
                         .stage = stage,
                         .grad = stage.grad + (col - begin) * rows};
-      BackwardVector(d, task, seg, following, col == begin);
+      const bool tail = task.valid < N;
+      if (col == begin) {
+        tail ? BackwardVector<true, true>(d, task, seg, following)
+             : BackwardVector<false, true>(d, task, seg, following);
+      } else {
+        tail ? BackwardVector<true, false>(d, task, seg, following)
+             : BackwardVector<false, false>(d, task, seg, following);
+      }
     }
     FinishGates(d, stage.write, steps, begin == 0, out.write.Rows(t0, steps));
     FinishGates(d, stage.read, steps, begin == 0, out.read.Rows(t0, steps));

@@ -203,8 +203,8 @@ TEST_CASE("wkv: parameter gradients accumulate") {
     std::vector<float> scratch(WkvBackwardScratch(2));
     WkvBackward(p.Inputs(), 20, forward.Saved(), {}, p.dry_matrix.View(), once.Out(), scratch);
     for (size_t i = 0; i < 9; ++i) {
-      CHECK(once.decay_base[i] == decay[i] + decay[i]);
-      CHECK(once.time_first[i] == first[i] + first[i]);
+      CHECK(once.decay_base[i] == doctest::Approx(2 * decay[i]).epsilon(1e-5));
+      CHECK(once.time_first[i] == doctest::Approx(2 * first[i]).epsilon(1e-5));
     }
   });
 }
