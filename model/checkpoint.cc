@@ -108,7 +108,7 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
     RenameFile(files, temporary, folder);
   } catch (const IoError& error) {
     RemoveQuietly(files, temporary);
-    if (error.error_number() != ENOSPC && error.error_number() != EDQUOT) throw;
+    if (!IsDiskFull(error.error_number())) throw;
     throw IoError(
         std::string(error.what()) + "; this checkpoint needs " + FormatBytes(contents.bytes),
         error.error_number());

@@ -16,6 +16,13 @@ namespace {
 constexpr size_t kLargestTransfer = size_t{1} << 30;
 constexpr uint64_t kFreeSpaceMargin = uint64_t{1} << 20;
 
+#ifdef _WIN32
+constexpr std::string_view kSeparators = "/\\";
+#else
+constexpr std::string_view kSeparators = "/";
+#endif
+bool IsSeparator(char c) { return kSeparators.find(c) != std::string_view::npos; }
+
 bool IsMissing(int64_t error) { return error == -ENOENT || error == -ENOTDIR; }
 
 // Errors of opening that say that the argument was wrong, not the machine.
@@ -47,7 +54,7 @@ void ThrowIoError(std::string_view action, const std::string& path, int64_t erro
   const int number = static_cast<int>(error < 0 ? -error : error);
   std::string message(action);
   message += " " + path + ": " + std::generic_category().message(number);
-  if (number == ENOSPC || number == EDQUOT) {
+  if (IsDiskFull(number)) {
     message += "; free some space or choose another folder";
   } else if (number == EACCES || number == EPERM || number == EROFS) {
     message += "; choose a folder that may be written to";
@@ -57,24 +64,31 @@ void ThrowIoError(std::string_view action, const std::string& path, int64_t erro
   throw IoError(message, number);
 }
 
+bool IsDiskFull(int error_number) {
+#ifdef EDQUOT
+  if (error_number == EDQUOT) return true;
+#endif
+  return error_number == ENOSPC;
+}
+
 std::string JoinPath(std::string_view folder, std::string_view name) {
   std::string path(folder);
-  if (!path.empty() && path.back() != '/') path += '/';
+  if (!path.empty() && !IsSeparator(path.back())) path += '/';
   return path.append(name);
 }
 
 std::string ParentPath(const std::string& path) {
   size_t end = path.size();
-  while (end > 1 && path[end - 1] == '/') --end;
-  const size_t slash = path.find_last_of('/', end == 0 ? 0 : end - 1);
+  while (end > 1 && IsSeparator(path[end - 1])) --end;
+  const size_t slash = path.find_last_of(kSeparators, end == 0 ? 0 : end - 1);
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
 std::string BaseName(const std::string& path) {
   size_t end = path.size();
-  while (end > 1 && path[end - 1] == '/') --end;
-  const size_t slash = path.find_last_of('/', end == 0 ? 0 : end - 1);
+  while (end > 1 && IsSeparator(path[end - 1])) --end;
+  const size_t slash = path.find_last_of(kSeparators, end == 0 ? 0 : end - 1);
   const size_t begin = slash == std::string::npos || end == 1 ? 0 : slash + 1;
   return path.substr(begin, end - begin);
 }

@@ -63,6 +63,7 @@ std::unique_ptr<FileSystem> MakeSystemFiles();
 [[noreturn]] void ThrowIoError(std::string_view action, const std::string& path, int64_t error);
 
 int64_t ProcessId();
+bool IsDiskFull(int error_number);  // the disk, or this user's share of it
 
 std::string JoinPath(std::string_view folder, std::string_view name);
 std::string ParentPath(const std::string& path);  // "." where there is none

@@ -18,7 +18,7 @@ ModelFile ReadSeedRnn(FileSystem& files, const std::string& path);
 ModelFile ParseSeedRnn(MappedFile file);
 
 // Writes lrnnC02, atomically. The tokenizer must be one of bytes or words (byte, char, seed-char,
-// word, seed-word); see model/README.md for what the seed program makes of new tokenizers.
+// word, seed-word); see model/formats/README.md for what the seed program makes of new tokenizers.
 // UsageError for models that the format cannot hold.
 void WriteSeedRnn(FileSystem& files, const std::string& path, const ModelFile& model);
 

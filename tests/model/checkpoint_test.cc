@@ -163,6 +163,25 @@ TEST_CASE("after a kill or power cut at any operation the newest complete checkp
   }
 }
 
+TEST_CASE("a model folder that was saved survives a power cut, one that was not leaves nothing") {
+  FakeRun run;
+  MemoryFiles count;
+  SaveModelFolder(count, "out/m", run.At(1), 1, std::nullopt);
+  for (const Loss loss : {Loss::kNothing, Loss::kUnsynced, Loss::kContent}) {
+    for (int k = 0; k <= count.operations(); ++k) {
+      CAPTURE(k);
+      MemoryFiles files;
+      files.StopAt(k);
+      const bool saved =
+          testing::Succeeds([&] { SaveModelFolder(files, "out/m", run.At(1), 1, std::nullopt); });
+      const auto left = files.Restart(loss);
+      const bool found = IsDirectory(*left, "out/m");
+      if (found) CHECK(StepOf(*left, "out/m") == 1);
+      if (saved) CHECK(found);
+    }
+  }
+}
+
 TEST_CASE("every failing operation is reported or harmless, and nothing is lost") {
   for (const int error : {EIO, ENOSPC}) {
     MemoryFiles count;
