@@ -37,6 +37,7 @@ struct GraphOptions {
   float dropout = 0;             // only with gradients
   bool recompute_layers = false; // only with gradients
   size_t cache_capacity = 0;     // tokens that a KV cache can hold (models that have one)
+  bool slide_cache = false;      // a full cache forgets its oldest tokens instead of refusing new ones
 };
 
 // The graph and the tensors that a caller binds. Absent ones are not needed with the options given.

@@ -142,7 +142,8 @@ struct Llama::Builder {
                                             .starts = m.starts,
                                             .lengths = m.lengths,
                                             .keys = m.state_in[2 * index],
-                                            .values = m.state_in[2 * index + 1]})
+                                            .values = m.state_in[2 * index + 1],
+                                            .slide = options.slide_cache})
                       : Attention(g, qkv, shape);
     return Residual(out, l.wo, x, index, 0);
   }
