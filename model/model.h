@@ -71,6 +71,8 @@ class Model {
   virtual void Initialize(std::string_view scheme, uint64_t seed, std::span<float> weights) const = 0;
   // Multiplications and additions of matrix products (and attention) for one trained token, forward and backward.
   virtual double TrainFlopsPerToken(size_t steps) const = 0;
+  // Weights that one decoded token reads: all matrices but an embedding table of its own.
+  virtual size_t DecodeWeights() const = 0;
 
   const ParamSet& params() const { return params_; }
 
