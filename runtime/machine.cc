@@ -1,0 +1,148 @@
+#include "runtime/machine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "kernels/peak.h"
+#include "runtime/arena.h"
+
+namespace lanewise::runtime {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+std::string FirstLine(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The value of the first line "key : value".
+std::string CpuInfoField(const std::string& key) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(key)) continue;
+    const size_t colon = line.find(':');
+    const size_t value =
+        colon == std::string::npos ? colon : line.find_first_not_of(" \t", colon + 1);
+    if (value != std::string::npos) return line.substr(value);
+  }
+  return {};
+}
+
+std::string CpuName() {
+  std::string name = CpuInfoField("model name");
+  if (name.empty()) name = FirstLine("/sys/firmware/devicetree/base/model");
+  if (name.empty()) {
+    const std::string part = CpuInfoField("CPU part");
+    if (!part.empty())
+      name = "Arm implementer " + CpuInfoField("CPU implementer") + " part " + part;
+  }
+  while (!name.empty() && (name.back() == '\0' || name.back() == ' ')) name.pop_back();
+  return name.empty() ? "unknown" : name;
+}
+
+const char* Architecture() {
+#if defined(__x86_64__) || defined(_M_X64)
+  return "x86_64";
+#elif defined(__aarch64__) || defined(_M_ARM64)
+  return "aarch64";
+#elif defined(__riscv)
+  return "riscv";
+#elif defined(__powerpc64__)
+  return "ppc64";
+#else
+  return "unknown";
+#endif
+}
+
+// "48K" or "32M".
+size_t SizeFromText(const std::string& text) {
+  size_t value = 0;
+  for (const char c : text) {
+    if (c >= '0' && c <= '9') {
+      value = value * 10 + static_cast<size_t>(c - '0');
+    } else if (c == 'K') {
+      return value << 10;
+    } else if (c == 'M') {
+      return value << 20;
+    }
+  }
+  return value;
+}
+
+void ReadCaches(MachineInfo* info) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder =
+        "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    const std::string level = FirstLine(folder + "level"), type = FirstLine(folder + "type");
+    if (level.empty()) return;
+    const size_t bytes = SizeFromText(FirstLine(folder + "size"));
+    if (level == "1" && type != "Instruction") info->l1d_bytes = bytes;
+    if (level == "2") info->l2_bytes = bytes;
+    if (level == "3") info->l3_bytes = bytes;
+  }
+}
+
+}  // namespace
+
+MachineInfo DescribeMachine() {
+  MachineInfo info;
+  info.cpu = CpuName();
+  info.architecture = Architecture();
+  info.threads = AvailableThreads();
+  ReadCaches(&info);
+  info.memory_bytes = TotalMemoryBytes();
+  info.available_bytes = AvailableMemoryBytes();
+  return info;
+}
+
+double MeasurePeakGflops(const Scheduler& scheduler, double seconds) {
+  size_t iterations = 1000;
+  double best = 0;
+  std::vector<double> done(scheduler.threads());
+  const Clock::time_point begin = Clock::now();
+  do {
+    const Clock::time_point start = Clock::now();
+    scheduler.All().For(
+        done.size(), [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(iterations); });
+    const double elapsed = SecondsSince(start);
+    double operations = 0;
+    for (const double count : done) operations += count;
+    best = std::max(best, operations / std::max(elapsed, 1e-9) * 1e-9);
+    // Rounds of about five milliseconds: long against a fork and a join, short against a time
+    // slice.
+    if (elapsed < 0.005) iterations *= 2;
+  } while (SecondsSince(begin) < seconds);
+  return best;
+}
+
+double MeasureReadBandwidth(const Scheduler& scheduler, size_t bytes, double seconds) {
+  const Arena arena("bandwidth probe", bytes);
+  const size_t tasks = scheduler.threads();
+  const size_t share = arena.Floats().size() / tasks;
+  std::fill_n(arena.Floats().data(), arena.Floats().size(), 1.0F);
+  std::vector<float> sums(tasks * 16);
+  double best = 0;
+  const Clock::time_point begin = Clock::now();
+  do {
+    const Clock::time_point start = Clock::now();
+    scheduler.All().For(tasks, [&](size_t task, size_t) {
+      sums[task * 16] += kernels::RunReadProbe(arena.Floats().subspan(task * share, share));
+    });
+    best = std::max(best, static_cast<double>(share * tasks * sizeof(float)) /
+                              std::max(SecondsSince(start), 1e-9) * 1e-9);
+  } while (SecondsSince(begin) < seconds);
+  return best;
+}
+
+}  // namespace lanewise::runtime

@@ -1,0 +1,32 @@
+// The machine that this runs on: what it is called, and what it can do at most.
+#ifndef LANEWISE_RUNTIME_MACHINE_H_
+#define LANEWISE_RUNTIME_MACHINE_H_
+
+#include <cstddef>
+#include <string>
+
+#include "runtime/parallel.h"
+
+namespace lanewise::runtime {
+
+struct MachineInfo {
+  std::string cpu;           // "AMD EPYC 9R14"; "unknown" where the system does not tell
+  std::string architecture;  // "x86_64", "aarch64"
+  size_t threads = 0;        // hardware threads this process may use
+  size_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;  // of the first core; 0: none or unknown
+  size_t memory_bytes = 0, available_bytes = 0;
+};
+
+MachineInfo DescribeMachine();
+
+// float32 multiply-adds per nanosecond (GFLOP/s) of all the scheduler's threads together, measured
+// for about `seconds`. The figure moves with the load of a shared machine: measure it beside what
+// it is compared with.
+double MeasurePeakGflops(const Scheduler& scheduler, double seconds);
+
+// GB/s that all threads together read from memory, over `bytes` (beyond every cache).
+double MeasureReadBandwidth(const Scheduler& scheduler, size_t bytes, double seconds);
+
+}  // namespace lanewise::runtime
+
+#endif  // LANEWISE_RUNTIME_MACHINE_H_
