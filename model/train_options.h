@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/json.h"
 
@@ -86,6 +87,7 @@ struct TrainPlan {
   int64_t eval_every = 0, eval_tokens = 0, save_every = 0;  // -1: chosen while running
   int64_t keep = 2;
   double val_fraction = 0.1;
+  std::vector<std::string> data;  // where the text was read, for those who go on without saying
 
   int64_t TokensPerStep() const { return batch * ctx * grad_accum; }
   // Sets the horizon and, where it was left open, the warm-up: 2% of the steps, at least 50 (llama:

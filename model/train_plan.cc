@@ -100,7 +100,8 @@ Json TrainPlan::ToJson() const {
           {"eval_tokens", eval_tokens},
           {"save_every", save_every},
           {"keep", keep},
-          {"val_fraction", val_fraction}};
+          {"val_fraction", val_fraction},
+          {"data", data}};
 }
 
 TrainPlan TrainPlan::FromJson(const Json& json, const std::string& where) {
@@ -142,6 +143,12 @@ TrainPlan TrainPlan::FromJson(const Json& json, const std::string& where) {
     throw InputError(where + ": \"model\" must be an object");
   }
   plan.model = *sizes;
+  const auto paths = json.find("data");
+  if (paths != json.end() && paths->is_array()) {
+    for (const Json& path : *paths) {
+      if (path.is_string()) plan.data.push_back(path.get<std::string>());
+    }
+  }
   return plan;
 }
 

@@ -1,0 +1,36 @@
+// A model that is ready to run: its file, its graph, its tokenizer and its weights in memory.
+#ifndef LANEWISE_MODEL_LOADED_MODEL_H_
+#define LANEWISE_MODEL_LOADED_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "model/file.h"
+#include "model/formats/model_file.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "runtime/arena.h"
+
+namespace lanewise::model {
+
+struct LoadedModel {
+  ModelFile file;  // without its tensors and the mapping: the weights are in `memory`
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;  // nullptr where the file has none
+  runtime::Arena memory;
+
+  const float* weights() const { return memory.Floats().data(); }
+  // The tokenizer. InputError where there is none, which says what to do about it.
+  const Tokenizer& RequireTokenizer() const;
+  // Of the configuration and all weights: tells whether something was made with this very model.
+  uint64_t Hash() const;
+};
+
+// Opens any MODEL argument (see OpenModel) and loads it. InputError for files that are wrong,
+// runtime::OutOfMemory where the weights do not fit.
+LoadedModel LoadModel(FileSystem& files, const std::string& path);
+
+}  // namespace lanewise::model
+
+#endif  // LANEWISE_MODEL_LOADED_MODEL_H_

@@ -1,0 +1,58 @@
+#include "model/train_text.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/data.h"
+#include "model/error.h"
+
+namespace lanewise::model {
+
+namespace {
+
+uint64_t BytesOf(const std::vector<std::string_view>& texts) {
+  uint64_t bytes = 0;
+  for (const std::string_view text : texts) bytes += text.size();
+  return bytes;
+}
+
+}  // namespace
+
+TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
+                        double val_fraction, const std::string& kind, const Json& known) {
+  const TextCorpus corpus(files, paths);
+  const TextSplit split = SplitTexts(corpus.texts(), val_fraction);
+  TrainText text;
+  text.paths = corpus.paths();
+  text.notices = corpus.notices();
+  text.train_bytes = BytesOf(split.train);
+  text.validation_bytes = BytesOf(split.validation);
+  if (text.train_bytes < 2) {
+    throw InputError(corpus.paths().front() + ": " + std::to_string(text.train_bytes) +
+                     " bytes are left for training after the last " +
+                     std::to_string(text.validation_bytes) +
+                     " went to validation; more text is needed");
+  }
+  text.tokenizer = known.is_null() ? BuildTokenizer(kind, split.train, {})
+                                   : MakeTokenizer(known, "the run's tokenizer");
+  text.data.train = Tokenize(*text.tokenizer, split.train);
+  text.data.validation = Tokenize(*text.tokenizer, split.validation);
+  text.data.hash = corpus.Hash();
+  if (text.data.train.size() < 2) {
+    throw InputError(corpus.paths().front() + ": " + std::to_string(text.data.train.size()) +
+                     " tokens are left for training after the last " +
+                     std::to_string(text.validation_bytes) +
+                     " bytes went to validation; training needs two or more");
+  }
+  if (val_fraction > 0 && text.data.validation.size() < 2) {
+    text.notices.push_back("the text is too short for a validation split: no validation loss");
+  }
+  return text;
+}
+
+int64_t StepsForTokens(const TrainPlan& plan, double tokens) {
+  const double steps = std::ceil(tokens / static_cast<double>(plan.TokensPerStep()));
+  return static_cast<int64_t>(std::clamp(steps, 1.0, 1e9));
+}
+
+}  // namespace lanewise::model

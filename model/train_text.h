@@ -1,0 +1,35 @@
+// From files of text to what a Trainer takes: corpus, split, tokenizer, tokens.
+#ifndef LANEWISE_MODEL_TRAIN_TEXT_H_
+#define LANEWISE_MODEL_TRAIN_TEXT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/tokenizer.h"
+#include "model/train_options.h"
+#include "model/trainer.h"
+
+namespace lanewise::model {
+
+struct TrainText {
+  std::unique_ptr<Tokenizer> tokenizer;
+  TrainData data;
+  uint64_t train_bytes = 0, validation_bytes = 0;
+  std::vector<std::string> paths;    // of the files that were read
+  std::vector<std::string> notices;  // sentences for the user
+};
+
+// Reads files and folders (see TextCorpus) and cuts off the last `val_fraction` for validation. The
+// tokenizer is `known` (a run's or another model's) or, where that is null, a new one of this kind,
+// made from the training part. InputError for data from which nothing can be learned.
+TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
+                        double val_fraction, const std::string& kind, const Json& known);
+
+// Steps of a run of so many tokens, or epochs of `train_tokens`.
+int64_t StepsForTokens(const TrainPlan& plan, double tokens);
+
+}  // namespace lanewise::model
+
+#endif  // LANEWISE_MODEL_TRAIN_TEXT_H_
