@@ -1,0 +1,309 @@
+// lanewise bench train|prefill|decode: the speed of the real paths, on random tokens.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <limits>
+
+#include "apps/command.h"
+#include "apps/format.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
+#include "apps/train_flags.h"
+#include "kernels/targets.h"
+#include "model/error.h"
+#include "model/session.h"
+#include "runtime/arena.h"
+#include "runtime/machine.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using model::Json;
+using model::TrainPlan;
+
+constexpr double kSeconds = 3;  // where --steps does not say how long
+constexpr size_t kBandwidthBytes = size_t{256} << 20;
+
+enum class Path { kTrain, kPrefill, kDecode };
+
+// Records the speed of each step after the first and ends the training.
+class StepSpeeds : public model::TrainObserver {
+ public:
+  explicit StepSpeeds(int64_t steps) : steps_(steps) {}
+  void OnStep(const model::StepReport& report) override {
+    if (report.step > 1) speeds_.push_back(report.tokens_per_second);
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    const auto measured = static_cast<int64_t>(speeds_.size());
+    const bool enough = steps_ > 0 ? measured >= steps_ : measured >= 3 && seconds > kSeconds;
+    if (enough || StopSignal().load() != 0) stop_ = 1;
+    messages().Progress({"step " + std::to_string(report.step),
+                         FormatCount(report.tokens_per_second) + " tokens/s"});
+  }
+  const std::atomic<int>& stop() const { return stop_; }
+  std::vector<double>& speeds() { return speeds_; }
+
+ private:
+  int64_t steps_;
+  std::atomic<int> stop_{0};
+  std::vector<double> speeds_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::vector<int32_t> RandomTokens(size_t count, size_t vocab_size) {
+  std::vector<int32_t> tokens(count);
+  uint64_t state = 0x9E3779B97F4A7C15u;
+  for (int32_t& token : tokens) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    token = static_cast<int32_t>((state >> 33) % vocab_size);
+  }
+  return tokens;
+}
+
+class BenchModelCommand : public Command {
+ public:
+  explicit BenchModelCommand(Path path) : path_(path) {}
+  std::string name() const override {
+    return path_ == Path::kTrain     ? "bench train"
+           : path_ == Path::kPrefill ? "bench prefill"
+                                     : "bench decode";
+  }
+  std::string summary() const override {
+    return path_ == Path::kTrain     ? "measure the speed of training"
+           : path_ == Path::kPrefill ? "measure the speed of reading a prompt"
+                                     : "measure the speed of generating text";
+  }
+  std::string usage() const override { return "[OPTIONS]"; }
+  std::string description() const override {
+    return "Runs the real path on random tokens and random weights of the given sizes, probes the "
+           "machine's peaks before and after, and prints the median speed beside them. Figures of "
+           "a "
+           "machine that has other work to do mean little.";
+  }
+  std::vector<std::string> examples() const override {
+    return {name() + " --layers 4 --dim 128 --heads 4",
+            name() + " --model llama --preset 110M --json"};
+  }
+
+  void Declare(Options& options) override;
+  int Run(model::FileSystem& files, const Options& options) override;
+
+ private:
+  struct Result {
+    double tokens_per_second = 0;
+    double flops_per_token = 0;
+    double bytes_per_token = 0;  // of weights that are read
+    uint64_t memory_bytes = 0;   // planned
+    uint64_t peak_memory_bytes = 0;
+  };
+  Result Train(model::FileSystem& files, const runtime::Scheduler& scheduler);
+  Result Infer(const runtime::Scheduler& scheduler);
+  std::vector<double> Repeat(double tokens, const std::function<void()>& run) const;
+  TrainPlan Plan() const;
+  void Print(const Result& result, double gflops, double bandwidth, size_t threads) const;
+
+  Path path_;
+  model::TrainOptions options_;
+  int64_t steps_ = 0, streams_ = 1;
+  std::string dtype_ = "float32";
+  Json config_;
+  CommonOptions common_;
+};
+
+void BenchModelCommand::Declare(Options& options) {
+  constexpr int64_t kLow = std::numeric_limits<int64_t>::min();
+  constexpr int64_t kHigh = std::numeric_limits<int64_t>::max();
+  model::SizeOptions& sizes = options_.sizes;
+  options.Group("Model");
+  options.Text("model", "KIND", &options_.model, "slot_rnn or llama");
+  options.Text("preset", "NAME", &sizes.preset, "llama's sizes by name: 260K, 15M, 42M, 110M");
+  options.Integer("layers", "N", &sizes.layers, kLow, kHigh, "layers");
+  options.Integer("dim", "N", &sizes.dim, kLow, kHigh, "width of the embedding");
+  options.Integer("heads", "N", &sizes.heads, kLow, kHigh, "heads");
+  options.Integer("slots", "N", &sizes.slots, kLow, kHigh, "slot_rnn: memory slots");
+  options.Integer("decay-rank", "N", &sizes.decay_rank, kLow, kHigh, "slot_rnn: rank of the decay");
+  options.Number("ffn-mult", "X", &sizes.ffn_mult, {.checked_later = true},
+                 "slot_rnn: width of the feed-forward part, in --dim");
+  options.Integer("kv-heads", "N", &sizes.kv_heads, kLow, kHigh, "llama: heads for keys, values");
+  options.Integer("hidden-dim", "N", &sizes.hidden_dim, kLow, kHigh,
+                  "llama: width of the feed-forward part");
+  options.Flag("untied", &sizes.untied, "llama: an output matrix of its own");
+  options.Integer("vocab", "N", &sizes.vocab, kLow, kHigh,
+                  "entries of the vocabulary (default: 65, with a llama preset 32000)");
+  options.Group("Work");
+  options.Integer(
+      "ctx", "N", &sizes.ctx, kLow, kHigh,
+      path_ == Path::kPrefill ? "tokens of the prompt (default: 512)" : "tokens of a window");
+  if (path_ == Path::kTrain) {
+    options.Integer("batch", "N", &options_.batch, kLow, kHigh, "windows of a step");
+    options.Text("recompute", "HOW", &options_.recompute, "none, layer or auto");
+  }
+  if (path_ == Path::kDecode) {
+    options.Integer("batch", "N", &streams_, 1, 4096, "texts that are generated at once");
+  }
+  options.Integer("steps", "N", &steps_, 0, kHigh,
+                  "repetitions to take the median of; 0: as many as three seconds hold");
+  options.Choice("dtype", "TYPE", &dtype_, {"float32"}, "arithmetic of the matrix products");
+  common_.Declare(options, /*json=*/true, /*profile=*/true);
+}
+
+TrainPlan BenchModelCommand::Plan() const {
+  model::TrainOptions options = options_;
+  options.steps = std::numeric_limits<int32_t>::max() / 8;
+  options.auto_config = false;
+  options.eval_every = options.save_every = 0;
+  options.eval_tokens = 1;
+  options.warmup = 0;
+  model::SizeOptions& sizes = options.sizes;
+  if (!sizes.vocab) sizes.vocab = sizes.preset.empty() ? 65 : sizes.preset == "260K" ? 512 : 32000;
+  if (path_ == Path::kPrefill && !sizes.ctx) sizes.ctx = 512;
+  if (!options.batch && !sizes.preset.empty()) options.batch = 4;
+  return model::AutoConfigure(options, 1 << 20, 1 << 20, 1, false);
+}
+
+BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
+                                                   const runtime::Scheduler& scheduler) {
+  const TrainPlan plan = Plan();
+  config_ = plan.model;
+  config_["batch"] = plan.batch;
+  const auto vocab = plan.model["vocab_size"].get<size_t>();
+  const auto step_tokens = static_cast<size_t>(plan.TokensPerStep());
+  model::TrainData data;
+  data.train = model::TokenArray(static_cast<int32_t>(vocab));
+  data.train.Append(RandomTokens(std::max<size_t>(1 << 20, 4 * step_tokens), vocab));
+  const auto tokenizer = model::BuildTokenizer("byte", {}, {});
+  StepSpeeds speeds(steps_);
+  model::Trainer trainer(plan, *tokenizer, data,
+                         {.files = &files,
+                          .run_folder = "",
+                          .scheduler = &scheduler,
+                          .profiler = common_.profiler(),
+                          .observer = &speeds,
+                          .stop = &speeds.stop()});
+  trainer.Initialize();
+  trainer.Run();
+  const auto flops = trainer.model().TrainFlopsPerToken(static_cast<size_t>(plan.ctx));
+  return {.tokens_per_second = Median(speeds.speeds()),
+          .flops_per_token = flops,
+          .bytes_per_token = 0,
+          .memory_bytes = trainer.memory().Total()};
+}
+
+// Tokens/s of each repetition after the first.
+std::vector<double> BenchModelCommand::Repeat(double tokens,
+                                              const std::function<void()>& run) const {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> speeds;
+  const auto begin = Clock::now();
+  for (int64_t n = 0; StopSignal().load() == 0; ++n) {
+    const auto start = Clock::now();
+    run();
+    const auto end = Clock::now();
+    if (n > 0) speeds.push_back(tokens / std::chrono::duration<double>(end - start).count());
+    const bool enough =
+        steps_ > 0 ? n >= steps_
+                   : n >= 3 && std::chrono::duration<double>(end - begin).count() > kSeconds;
+    if (enough) break;
+  }
+  return speeds;
+}
+
+BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& scheduler) {
+  const TrainPlan plan = Plan();
+  config_ = plan.model;
+  const auto model = model::MakeModel(plan.model, "the options");
+  const size_t vocab = model->vocab_size(), ctx = model->context();
+  const runtime::Arena weights("weights", model->params().buffer_size() * sizeof(float));
+  model->Initialize("default", 1, weights.Floats());
+  const bool decode = path_ == Path::kDecode;
+  const auto streams = static_cast<size_t>(decode ? streams_ : 1);
+  config_["batch"] = streams;
+  model::Session session(*model, weights.Floats().data(), scheduler,
+                         {.streams = streams, .cache_capacity = ctx});
+  const std::vector<int32_t> tokens = RandomTokens(decode ? streams : ctx, vocab);
+  // Decoding in portions of 16 tokens: long against the clock's resolution.
+  const size_t portion = decode ? std::min<size_t>(16, ctx) : 1;
+  const std::vector<double> speeds = Repeat(static_cast<double>(tokens.size() * portion), [&] {
+    if (!decode || session.room() < portion) session.Reset();
+    for (size_t i = 0; i < portion; ++i) decode ? session.Step(tokens) : session.Feed(tokens);
+  });
+  const bool tied = plan.model.value("tied", false);
+  const double embedding = static_cast<double>(vocab) * plan.model.value("dim", 0.0);
+  const double read = static_cast<double>(model->params().Count()) - (tied ? 0 : embedding);
+  return {.tokens_per_second = Median(speeds),
+          .flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
+          .bytes_per_token = decode ? read * sizeof(float) / static_cast<double>(streams) : 0,
+          .memory_bytes = weights.size() + session.MemoryBytes()};
+}
+
+void BenchModelCommand::Print(const Result& result, double gflops, double bandwidth,
+                              size_t threads) const {
+  const double speed = result.tokens_per_second;
+  const double reached = speed * result.flops_per_token * 1e-9;
+  const std::string cpu = runtime::DescribeMachine().cpu;
+  if (common_.json()) {
+    const double used = speed * result.bytes_per_token * 1e-9;
+    WriteJson({{"tokens_per_second", speed},
+               {"gflops", reached},
+               {"peak_gflops", gflops},
+               {"mfu", reached / gflops},
+               {"bandwidth_gbs", result.bytes_per_token > 0 ? Json(used) : Json()},
+               {"peak_bandwidth_gbs", bandwidth},
+               {"peak_memory_bytes", result.peak_memory_bytes},
+               {"planned_memory_bytes", result.memory_bytes},
+               {"model", config_},
+               {"dtype", dtype_},
+               {"isa", kernels::TargetName()},
+               {"threads", threads},
+               {"cpu", cpu}});
+    return;
+  }
+  std::string text = DescribeModel(config_) + "\n" + cpu + ", " + kernels::TargetName() + ", " +
+                     dtype_ + ", " + std::to_string(threads) + " threads\n";
+  text += FormatCount(speed) + " tokens/s, " + FormatFixed(reached, 1) + " GFLOP/s, " +
+          FormatFixed(100 * reached / gflops, 0) + "% of the peak of " + FormatFixed(gflops, 0) +
+          "\n";
+  if (result.bytes_per_token > 0) {
+    const double used = speed * result.bytes_per_token * 1e-9;
+    text += FormatFixed(used, 1) + " GB/s of weights, " + FormatFixed(100 * used / bandwidth, 0) +
+            "% of the " + FormatFixed(bandwidth, 1) + " GB/s that can be read from memory\n";
+  }
+  WriteOutput(text);
+}
+
+int BenchModelCommand::Run(model::FileSystem& files, const Options& /*options*/) {
+  common_.Apply();
+  const auto scheduler = common_.MakeScheduler();
+  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.3);
+  Result result = path_ == Path::kTrain ? Train(files, *scheduler) : Infer(*scheduler);
+  result.peak_memory_bytes = runtime::PeakResidentBytes();
+  messages().ClearProgress();
+  if (SignalExitCode() != 0) return SignalExitCode();
+  // The peak of a shared machine moves: the mean of before and after stands beside the figure.
+  gflops = (gflops + runtime::MeasurePeakGflops(*scheduler, 0.3)) / 2;
+  const double bandwidth = runtime::MeasureReadBandwidth(*scheduler, kBandwidthBytes, 0.3);
+  common_.WriteProfile(files, gflops);
+  Print(result, gflops, bandwidth, scheduler->threads());
+  return 0;
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<Command>> MakeBenchModelCommands() {
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const Path path : {Path::kTrain, Path::kPrefill, Path::kDecode}) {
+    commands.push_back(std::make_unique<BenchModelCommand>(path));
+  }
+  return commands;
+}
+
+}  // namespace lanewise::apps

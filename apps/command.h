@@ -1,0 +1,75 @@
+// A subcommand of the program, and what most of them share.
+#ifndef LANEWISE_APPS_COMMAND_H_
+#define LANEWISE_APPS_COMMAND_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/options.h"
+#include "model/file.h"
+#include "runtime/parallel.h"
+#include "runtime/profiler.h"
+
+namespace lanewise::apps {
+
+class Command {
+ public:
+  virtual ~Command() = default;
+  virtual std::string name() const = 0;     // "train", or "bench kernels"
+  virtual std::string summary() const = 0;  // one line of the overview
+  virtual std::string usage() const = 0;    // what follows the name: "MODEL --data FILE [OPTIONS]"
+  virtual std::string description() const = 0;            // paragraphs of the help
+  virtual std::vector<std::string> examples() const = 0;  // without "lanewise "
+  virtual void Declare(Options& options) = 0;
+  // Returns the exit code; errors are exceptions.
+  virtual int Run(model::FileSystem& files, const Options& options) = 0;
+};
+
+std::unique_ptr<Command> MakeTrainCommand();
+std::unique_ptr<Command> MakeGenerateCommand();
+std::unique_ptr<Command> MakeEvalCommand();
+std::unique_ptr<Command> MakePlanCommand();
+std::unique_ptr<Command> MakeInfoCommand();
+std::unique_ptr<Command> MakeConvertCommand();
+std::unique_ptr<Command> MakeGradientsCommand();
+std::unique_ptr<Command> MakeBenchKernelsCommand();
+std::vector<std::unique_ptr<Command>> MakeBenchModelCommands();  // bench train, prefill, decode
+
+// In the order of the overview.
+std::vector<std::unique_ptr<Command>> AllCommands();
+
+// "lanewise 0.1.0".
+std::string VersionText();
+
+// The help of one command, of all, and where to find them.
+std::string CommandHelp(const Command& command, const Options& options);
+std::string OverviewHelp(const std::vector<const Command*>& commands);
+
+// --threads, --isa, --quiet and, where they mean something, --json and --profile.
+class CommonOptions {
+ public:
+  void Declare(Options& options, bool json, bool profile);
+  // Applies --quiet and --isa. UsageError where the CPU lacks the instructions.
+  void Apply() const;
+  std::unique_ptr<runtime::Scheduler> MakeScheduler() const;
+  bool json() const { return json_; }
+
+  // The profiler that --profile asks for, or nullptr.
+  runtime::Profiler* profiler();
+  // Writes what it recorded: the trace file, or the table to stderr.
+  void WriteProfile(model::FileSystem& files, double peak_gflops) const;
+
+ private:
+  int64_t threads_ = 0;
+  std::string isa_ = "auto";
+  bool quiet_ = false;
+  bool json_ = false;
+  std::string profile_;
+  std::unique_ptr<runtime::Profiler> profiler_;
+};
+
+}  // namespace lanewise::apps
+
+#endif  // LANEWISE_APPS_COMMAND_H_

@@ -1,0 +1,67 @@
+#include <sstream>
+
+#include "apps/command.h"
+#include "apps/terminal.h"
+#include "kernels/targets.h"
+#include "model/error.h"
+
+#ifndef LANEWISE_VERSION
+#define LANEWISE_VERSION "unknown"
+#endif
+
+namespace lanewise::apps {
+
+std::string VersionText() { return "lanewise " LANEWISE_VERSION; }
+
+void CommonOptions::Declare(Options& options, bool json, bool profile) {
+  options.Group("General");
+  options.Integer("threads", "N", &threads_, 0, 4096, "threads to use; 0 takes every one there is");
+  options.Text("isa", "TARGET", &isa_,
+               "SIMD target to run, as `lanewise info --machine` lists them; for tests");
+  if (json) options.Flag("json", &json_, "print the result as JSON");
+  if (profile) {
+    options.Text("profile", "FILE", &profile_,
+                 "measure each operation: a trace for chrome://tracing or Perfetto, or "
+                 "`summary` for a table on stderr");
+  }
+  options.Flag("quiet", &quiet_, "no progress and no messages but errors");
+}
+
+void CommonOptions::Apply() const {
+  messages().set_quiet(quiet_);
+  if (isa_ == "auto") return;
+  std::vector<std::string> names = {"auto"};
+  std::string all = "auto";
+  for (const char* name : kernels::SupportedTargetNames()) {
+    names.push_back(name);
+    all += std::string(", ") + name;
+  }
+  if (kernels::ForceTarget(isa_)) return;
+  const std::string nearest = Nearest(isa_, names);
+  throw model::UsageError("--isa: this CPU has no target '" + isa_ + "'; it has " + all +
+                          (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
+}
+
+std::unique_ptr<runtime::Scheduler> CommonOptions::MakeScheduler() const {
+  return std::make_unique<runtime::Scheduler>(static_cast<size_t>(threads_));
+}
+
+runtime::Profiler* CommonOptions::profiler() {
+  if (!profile_.empty() && !profiler_) profiler_ = std::make_unique<runtime::Profiler>();
+  return profiler_.get();
+}
+
+void CommonOptions::WriteProfile(model::FileSystem& files, double peak_gflops) const {
+  if (!profiler_) return;
+  std::ostringstream text;
+  if (profile_ == "summary") {
+    profiler_->WriteSummary(text, peak_gflops);
+    messages().Always(text.str());
+    return;
+  }
+  profiler_->WriteTrace(text);
+  model::WriteFileAtomically(files, profile_, text.str());
+  messages().Line("Profile: " + profile_ + " (open it in https://ui.perfetto.dev)");
+}
+
+}  // namespace lanewise::apps

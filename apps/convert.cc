@@ -1,0 +1,97 @@
+// lanewise convert: a model from one format to another.
+#include <algorithm>
+
+#include "apps/command.h"
+#include "apps/terminal.h"
+#include "apps/text_input.h"
+#include "model/checkpoint.h"
+#include "model/error.h"
+#include "model/formats/llama2c.h"
+#include "model/formats/seed_rnn.h"
+#include "model/model.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+class ConvertCommand : public Command {
+ public:
+  std::string name() const override { return "convert"; }
+  std::string summary() const override { return "write a model in another format"; }
+  std::string usage() const override { return "IN OUT [OPTIONS]"; }
+  std::string description() const override {
+    return "The form of OUT says which format: a name that ends in .bin is the seed program's "
+           "lrnnC02 for "
+           "slot_rnn and llama2.c's file for llama; any other name is a folder with config.json, "
+           "model.safetensors and tokenizer.json.";
+  }
+  std::vector<std::string> examples() const override {
+    return {"convert runs/book book.bin", "convert stories15M.bin models/stories15M",
+            "convert models/stories15M out.bin --version 1"};
+  }
+
+  void Declare(Options& options) override {
+    options.Positional("IN", &in_, kModelHelp);
+    options.Positional("OUT", &out_, "file or folder to write");
+    options.Integer("version", "N", &version_, 0, 1, "of llama2.c's format");
+    options.Flag("force", &force_, "replace OUT if it is a file that exists");
+    common_.Declare(options, /*json=*/false, /*profile=*/false);
+  }
+
+  int Run(model::FileSystem& files, const Options& options) override {
+    common_.Apply();
+    const model::ModelFile file = model::OpenModel(files, in_);
+    // Builds the model, so that sizes and tensors that do not fit together are found here.
+    const auto built = model::MakeModel(file.config, file.path);
+    const bool single = out_.ends_with(".bin");
+    if (options.Given("version") && (!single || built->kind() != "llama")) {
+      throw model::UsageError("--version is for llama models and an OUT that ends in .bin");
+    }
+    CheckOut(files, single);
+    if (single && built->kind() == "llama") {
+      model::WriteLlama2c(files, out_, file, static_cast<int>(version_));
+    } else if (single) {
+      model::WriteSeedRnn(files, out_, file);
+    } else {
+      WriteFolder(files, file);
+    }
+    messages().Line("Wrote " + out_);
+    return 0;
+  }
+
+ private:
+  void CheckOut(model::FileSystem& files, bool single) const {
+    if (out_.ends_with(".safetensors")) {
+      throw model::UsageError("OUT: give the name of a folder; " + out_ +
+                              " would have no place for the configuration and the tokenizer");
+    }
+    const model::FileInfo info = model::GetInfo(files, out_);
+    if (info.kind == model::FileInfo::Kind::kMissing) return;
+    if (!single || info.kind == model::FileInfo::Kind::kDirectory) {
+      throw model::UsageError(out_ + " exists; give OUT another name");
+    }
+    if (!force_) throw model::UsageError(out_ + " exists; --force replaces it");
+  }
+
+  void WriteFolder(model::FileSystem& files, const model::ModelFile& file) const {
+    model::CheckpointContent content;
+    content.config = file.config;
+    content.config.erase("training");  // describes the run, which this folder is not
+    content.tokenizer = file.tokenizer;
+    for (const model::NamedTensor& tensor : file.tensors) {
+      content.weights.push_back(model::MakeSource(tensor));
+    }
+    model::SaveModelFolder(files, out_, content, 0, std::nullopt);
+  }
+
+  std::string in_, out_;
+  int64_t version_ = 0;
+  bool force_ = false;
+  CommonOptions common_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeConvertCommand() { return std::make_unique<ConvertCommand>(); }
+
+}  // namespace lanewise::apps

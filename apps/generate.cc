@@ -1,0 +1,216 @@
+// lanewise generate: text from a model, streamed as it is made.
+#include <cmath>
+#include <limits>
+
+#include "apps/command.h"
+#include "apps/format.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
+#include "apps/text_input.h"
+#include "model/error.h"
+#include "model/generate.h"
+#include "model/loaded_model.h"
+#include "model/session.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using model::GenerateReport;
+using model::Generator;
+using model::Json;
+
+class GenerateCommand : public Command {
+ public:
+  std::string name() const override { return "generate"; }
+  std::string summary() const override { return "let a model go on with a text"; }
+  std::string usage() const override { return "MODEL [--prompt TEXT] [OPTIONS]"; }
+  std::string description() const override {
+    return "Prints the prompt and what the model writes after it, as it is made. The same seed "
+           "gives "
+           "the same text. With --interactive each line that is typed is a prompt, and the model "
+           "remembers all that was said.";
+  }
+  std::vector<std::string> examples() const override {
+    return {"generate runs/book --prompt \"In the beginning\" --tokens 300 --temp 0.7",
+            "generate runs/book --prompt-file chapter.txt --save-state chapter.state --tokens 0",
+            "generate runs/book --load-state chapter.state --stop \"THE END\"",
+            "generate runs/book --interactive"};
+  }
+  void Declare(Options& options) override;
+  int Run(model::FileSystem& files, const Options& options) override;
+
+ private:
+  void DeclareSampling(Options& options);
+  void Check(const Options& options) const;
+  std::string ReadPrompt(model::FileSystem& files) const;
+  GenerateReport Turn(Generator& generator, const std::string& prompt);
+  void Interact(Generator& generator);
+  void Summarize(const GenerateReport& report) const;
+  Json ToJson(const std::string& prompt, const GenerateReport& report) const;
+
+  std::string path_, prompt_, prompt_file_;
+  bool interactive_ = false, no_echo_ = false;
+  int64_t tokens_ = 200, top_k_ = 0, repeat_window_ = 64;
+  std::vector<std::string> stop_;
+  std::string save_state_, load_state_;
+  model::SamplerOptions sampler_;
+  CommonOptions common_;
+};
+
+void GenerateCommand::Declare(Options& options) {
+  options.Positional("MODEL", &path_, kModelHelp);
+  options.Group("Prompt");
+  options.Exclusive("prompt");
+  options.Text("prompt", "TEXT", &prompt_, "text to go on with");
+  options.Text("prompt-file", "FILE", &prompt_file_,
+               "the same from a file; - reads standard input");
+  options.Flag("interactive", &interactive_, "a line in, text out, until the end of the input");
+  options.Exclusive("");
+  options.Flag("no-echo", &no_echo_, "do not print the prompt before the text");
+  DeclareSampling(options);
+  options.Group("State");
+  options.Text("save-state", "FILE", &save_state_,
+               "save what the model remembers at the end, to go on later");
+  options.Text("load-state", "FILE", &load_state_, "go on from a state of the same model");
+  common_.Declare(options, /*json=*/true, /*profile=*/false);
+}
+
+void GenerateCommand::DeclareSampling(Options& options) {
+  options.Group("Sampling");
+  options.Integer("tokens", "N", &tokens_, 0, int64_t{1} << 40, "tokens to generate at most");
+  options.Number("temp", "T", &sampler_.temperature, {0, 100, false},
+                 "temperature: below 1 safer, above 1 wilder; 0 always takes the likeliest token");
+  options.Integer("top-k", "K", &top_k_, 0, 1 << 24, "choose among the K likeliest tokens; 0: all");
+  options.Number("top-p", "P", &sampler_.top_p, {0, 1, true},
+                 "choose among the likeliest tokens that together have probability P; 1: all");
+  options.Number("min-p", "P", &sampler_.min_p, {0, 1, false},
+                 "leave out tokens with less than P times the probability of the likeliest");
+  options.Number("repeat-penalty", "X", &sampler_.repeat_penalty, {0.01, 100, false},
+                 "make the last 64 tokens this much less likely; 1: off");
+  options.Unsigned("seed", "N", &sampler_.seed, "seed of the random choices");
+  options.List("stop", "TEXT", &stop_, /*greedy=*/false, "end before this text would be printed");
+}
+
+void GenerateCommand::Check(const Options& options) const {
+  if (interactive_ && common_.json()) {
+    throw model::UsageError("--interactive and --json exclude each other");
+  }
+  for (const std::string& stop : stop_) {
+    if (stop.empty())
+      throw model::UsageError("--stop '' is empty: it would end every text at once");
+  }
+  if (tokens_ == 0 && interactive_) throw model::UsageError("--interactive needs --tokens above 0");
+  (void)options;
+}
+
+std::string GenerateCommand::ReadPrompt(model::FileSystem& files) const {
+  if (prompt_file_ == "-") return ReadInput();
+  if (prompt_file_.empty()) return prompt_;
+  return model::ReadFile(files, prompt_file_, uint64_t{1} << 30);
+}
+
+// Streams unless the answer is JSON.
+GenerateReport GenerateCommand::Turn(Generator& generator, const std::string& prompt) {
+  if (!prompt.empty()) generator.Prompt(prompt);
+  const GenerateReport report = generator.Run();
+  if (!common_.json()) {
+    if (!report.text.empty() && report.text.back() != '\n') WriteOutput("\n");
+  }
+  return report;
+}
+
+void GenerateCommand::Interact(Generator& generator) {
+  const bool terminal = InputIsTerminal();
+  if (terminal) {
+    messages().Line("Type a text for the model to go on with; Ctrl-D ends.");
+  }
+  bool line_is_open = false;  // the model's text so far does not end in a newline
+  for (;;) {
+    if (terminal) messages().Prompt("> ");
+    const std::optional<std::string> line = ReadInputLine();
+    if (!line) break;
+    const GenerateReport report = Turn(generator, (line_is_open ? "\n" : "") + *line + "\n");
+    line_is_open = !report.text.empty() && report.text.back() != '\n';
+    if (report.reason == model::StopReason::kContextFull) {
+      messages().Line("The model's context is full.");
+      break;
+    }
+    if (StopSignal().load() != 0) break;
+  }
+  if (terminal) messages().Line("");
+}
+
+Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& report) const {
+  const auto rate = [](uint64_t tokens, double seconds) {
+    return seconds > 0 ? Json(static_cast<double>(tokens) / seconds) : Json();
+  };
+  return {{"prompt", prompt},
+          {"text", report.text},
+          {"tokens", report.tokens},
+          {"tokens_per_second", rate(report.tokens, report.seconds)},
+          {"seconds", report.seconds},
+          {"prompt_tokens", report.prompt_tokens},
+          {"prompt_tokens_per_second", rate(report.prompt_tokens, report.prompt_seconds)},
+          {"prompt_seconds", report.prompt_seconds},
+          {"stop_reason", StopReasonName(report.reason)},
+          {"seed", sampler_.seed}};
+}
+
+void GenerateCommand::Summarize(const GenerateReport& report) const {
+  if (report.tokens > 0 && report.seconds > 0) {
+    messages().Line("[" + std::to_string(report.tokens) + " tokens, " +
+                    FormatCount(static_cast<double>(report.tokens) / report.seconds) +
+                    " tokens/s; prompt " + std::to_string(report.prompt_tokens) + " tokens in " +
+                    FormatDuration(report.prompt_seconds) + "]");
+  }
+  if (report.reason == model::StopReason::kContextFull) {
+    messages().Line("Stopped: the model's context is full.");
+  }
+}
+
+int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
+  common_.Apply();
+  Check(options);
+  sampler_.top_k = static_cast<size_t>(top_k_);
+  sampler_.repeat_window = static_cast<size_t>(repeat_window_);
+  sampler_.Validate();
+  const model::LoadedModel loaded = model::LoadModel(files, path_);
+  const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
+  const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
+  if (SignalExitCode() != 0) return SignalExitCode();
+
+  const auto scheduler = common_.MakeScheduler();
+  model::Session session(*loaded.model, loaded.weights(), *scheduler);
+  model::GenerateOptions generate{.sampler = sampler_,
+                                  .tokens = static_cast<uint64_t>(tokens_),
+                                  .stop = stop_,
+                                  .on_text = [&](std::string_view piece) {
+                                    if (!common_.json() && !piece.empty()) WriteOutput(piece);
+                                    return StopSignal().load() == 0;
+                                  }};
+  Generator generator(session, tokenizer, loaded.model->vocab_size(), generate);
+  const uint64_t hash = save_state_.empty() && load_state_.empty() ? 0 : loaded.Hash();
+  if (!load_state_.empty()) generator.Load(files, load_state_, hash);
+
+  if (interactive_) {
+    Interact(generator);
+  } else {
+    if (!common_.json() && !no_echo_ && tokens_ > 0) WriteOutput(prompt);
+    const GenerateReport report = Turn(generator, prompt);
+    if (common_.json() && SignalExitCode() == 0) WriteJson(ToJson(prompt, report));
+    Summarize(report);
+  }
+  if (!save_state_.empty()) {
+    generator.Save(files, save_state_, hash);
+    messages().Line("State saved in " + save_state_ + "; go on with: lanewise generate " +
+                    ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_));
+  }
+  return SignalExitCode();
+}
+
+}  // namespace
+
+std::unique_ptr<Command> MakeGenerateCommand() { return std::make_unique<GenerateCommand>(); }
+
+}  // namespace lanewise::apps

@@ -1,0 +1,240 @@
+// The `lanewise` program: finds the subcommand, and turns every error into a message and an exit
+// code.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <new>
+#include <optional>
+
+#include "apps/command.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
+#include "model/error.h"
+#include "runtime/arena.h"
+#include "runtime/check.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using model::UsageError;
+
+constexpr int kInternalError = 1;
+constexpr int kOutOfMemory = 6;
+
+struct Entry {
+  std::unique_ptr<Command> command;
+  CLI::App* app = nullptr;
+  CLI::Option* help = nullptr;
+  std::unique_ptr<Options> options;
+};
+
+class Program {
+ public:
+  Program();
+  int Run(int argc, char** argv);
+  // Where the help for what was tried is: "lanewise train --help".
+  const std::string& hint() const { return hint_; }
+
+ private:
+  CLI::App* NewApp(const std::string& name);
+  // The command that was named, or nullptr.
+  Entry* Chosen();
+  std::string Overview() const;
+  [[noreturn]] void ThrowIncomplete(const std::string& group,
+                                    const std::vector<std::string>& words) const;
+  [[noreturn]] void ThrowUnknownCommand(const std::string& word) const;
+  [[noreturn]] void ThrowUnknownOption(const Entry& entry, const std::string& word) const;
+
+  CLI::App app_{"Lanewise", "lanewise"};
+  CLI::Option* help_;
+  CLI::Option* version_;
+  std::map<std::string, CLI::App*> groups_;  // "bench" of "bench kernels"
+  std::vector<Entry> entries_;
+  std::string hint_ = "lanewise --help";
+};
+
+void Prepare(CLI::App& app) {
+  app.set_help_flag();
+  app.allow_extras();
+  app.require_subcommand(0, 1);
+}
+
+// A command of two words is a subcommand of the first.
+CLI::App* Program::NewApp(const std::string& name) {
+  const size_t space = name.find(' ');
+  CLI::App* parent = &app_;
+  if (space != std::string::npos) {
+    CLI::App*& group = groups_[name.substr(0, space)];
+    if (group == nullptr) {
+      group = app_.add_subcommand(name.substr(0, space));
+      Prepare(*group);
+      group->add_flag("-h,--help");
+    }
+    parent = group;
+  }
+  CLI::App* app =
+      parent->add_subcommand(space == std::string::npos ? name : name.substr(space + 1));
+  Prepare(*app);
+  return app;
+}
+
+Program::Program() {
+  Prepare(app_);
+  help_ = app_.add_flag("-h,--help");
+  version_ = app_.add_flag("-V,--version");
+  for (auto& command : AllCommands()) {
+    Entry entry;
+    entry.app = NewApp(command->name());
+    entry.help = entry.app->add_flag("-h,--help");
+    entry.options = std::make_unique<Options>(*entry.app);
+    command->Declare(*entry.options);
+    entry.command = std::move(command);
+    entries_.push_back(std::move(entry));
+  }
+}
+
+Entry* Program::Chosen() {
+  for (Entry& entry : entries_) {
+    if (entry.app->parsed()) return &entry;
+  }
+  return nullptr;
+}
+
+void Program::ThrowUnknownCommand(const std::string& word) const {
+  std::vector<std::string> names;
+  for (const Entry& entry : entries_) names.push_back(entry.command->name());
+  if (word.starts_with('-')) throw UsageError("'" + word + "' needs a command before it");
+  const std::string nearest = Nearest(word, names);
+  throw UsageError("there is no command '" + word + "'" +
+                   (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+}
+
+void Program::ThrowIncomplete(const std::string& group,
+                              const std::vector<std::string>& words) const {
+  std::string all;
+  std::vector<std::string> names;
+  for (const Entry& entry : entries_) {
+    const std::string name = entry.command->name();
+    if (!name.starts_with(group + " ")) continue;
+    names.push_back(name.substr(group.size() + 1));
+    all += (all.empty() ? "" : ", ") + names.back();
+  }
+  if (words.empty()) throw UsageError(group + " needs one of these words after it: " + all);
+  const std::string nearest = Nearest(words[0], names);
+  throw UsageError(group + " has no '" + words[0] + "'; it has " + all +
+                   (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
+}
+
+void Program::ThrowUnknownOption(const Entry& entry, const std::string& word) const {
+  if (!word.starts_with('-')) {
+    throw UsageError("'" + word + "' is one argument too many for " + entry.command->name());
+  }
+  std::string name = word.substr(0, word.find('='));
+  name.erase(0, name.find_first_not_of('-'));
+  std::vector<std::string> names = {"help"};
+  for (const auto& option : entry.options->all()) {
+    if (!option->positional) names.push_back(option->name);
+  }
+  const std::string nearest = Nearest(name, names);
+  throw UsageError(entry.command->name() + " has no option " + word.substr(0, word.find('=')) +
+                   (nearest.empty() ? "" : "; did you mean --" + nearest + "?"));
+}
+
+// CLI11's "--steps: 1 required TEXT missing".
+[[noreturn]] void ThrowParseError(const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const size_t colon = text.find(':');
+  if (error.get_name() == "ArgumentMismatch" && colon != std::string::npos) {
+    throw UsageError(text.substr(0, colon) + " needs a value");
+  }
+  throw UsageError(text);
+}
+
+std::string Program::Overview() const {
+  std::vector<const Command*> commands;
+  for (const Entry& entry : entries_) commands.push_back(entry.command.get());
+  return OverviewHelp(commands);
+}
+
+int Program::Run(int argc, char** argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (!words.empty() && words[0] == "help") {  // lanewise help train
+    words.erase(words.begin());
+    words.push_back("--help");
+  }
+  std::reverse(words.begin(), words.end());
+  std::optional<CLI::ParseError> failure;
+  try {
+    app_.parse(words);
+  } catch (const CLI::ParseError& error) {
+    failure = error;
+  }
+  Entry* entry = Chosen();
+  if (entry != nullptr) {
+    hint_ = "lanewise " + entry->command->name() + " --help";
+    if (entry->help->count() > 0) {
+      WriteOutput(CommandHelp(*entry->command, *entry->options));
+      return 0;
+    }
+  }
+  if (failure) ThrowParseError(*failure);
+  const std::vector<std::string> unknown = app_.remaining(/*recurse=*/true);
+  if (entry == nullptr) {
+    if (version_->count() > 0) {
+      WriteOutput(VersionText() + "\n");
+      return 0;
+    }
+    const bool asked = help_->count() > 0;
+    for (const auto& [name, group] : groups_) {
+      if (group->parsed() && !asked && group->count("--help") == 0) ThrowIncomplete(name, unknown);
+    }
+    if (!asked && !unknown.empty()) ThrowUnknownCommand(unknown[0]);
+    WriteOutput(Overview());
+    return 0;
+  }
+  if (!unknown.empty()) ThrowUnknownOption(*entry, unknown[0]);
+  const std::unique_ptr<model::FileSystem> files = model::MakeSystemFiles();
+  entry->options->Resolve(*files);
+  return entry->command->Run(*files, *entry->options);
+}
+
+// Runs the program; every error ends here.
+int Main(int argc, char** argv) {
+  InstallSignalHandlers();
+  try {
+    Program program;
+    try {
+      return program.Run(argc, argv);
+    } catch (const UsageError& error) {
+      messages().Error(error.what());
+      messages().Always("See `" + program.hint() + "`.");
+      return error.exit_code();
+    }
+  } catch (const PipeClosed&) {
+    return 141;  // as a program that SIGPIPE ended
+  } catch (const model::Error& error) {
+    messages().Error(error.what());
+    return error.exit_code();
+  } catch (const runtime::OutOfMemory& error) {
+    messages().Error(error.what());
+    return kOutOfMemory;
+  } catch (const std::bad_alloc&) {
+    messages().Error(
+        "out of memory; close other programs or use a smaller model, --batch or --ctx");
+    return kOutOfMemory;
+  } catch (const runtime::CheckError& error) {
+    messages().Error(std::string(error.what()) +
+                     "\nThis is a defect of Lanewise; please report it.");
+    return kInternalError;
+  } catch (const std::exception& error) {
+    messages().Error(std::string("unexpected: ") + error.what() +
+                     "\nThis is a defect of Lanewise; please report it.");
+    return kInternalError;
+  }
+}
+
+}  // namespace
+}  // namespace lanewise::apps
+
+int main(int argc, char** argv) { return lanewise::apps::Main(argc, argv); }

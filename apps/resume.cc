@@ -1,0 +1,114 @@
+// What --resume may change of a run, and what not.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "apps/train_flags.h"
+#include "model/error.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using model::Json;
+using model::TrainPlan;
+using model::UsageError;
+
+// Options that do not describe the training itself, or that may change.
+bool MayChange(const std::string& name) {
+  static constexpr const char* kNames[] = {
+      "steps",      "epochs", "tokens",  "minutes", "stop-after", "eval-every", "eval-tokens",
+      "save-every", "keep",   "threads", "profile", "quiet",      "json",       "isa",
+      "config",     "data",   "out",     "resume",  "RUN",        "auto-config"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+std::string WithUnderscores(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name == "vocab" ? "vocab_size" : name;
+}
+
+std::string TextOf(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool Same(const std::string& text, const Json& value) {
+  if (value.is_string()) return text == value.get<std::string>();
+  if (value.is_boolean()) {
+    const bool given = text == "true" || text == "1" || text == "yes" || text == "on";
+    return given == value.get<bool>();
+  }
+  if (!value.is_number()) return false;
+  if (value.is_number_integer()) {
+    // Without the rounding of doubles, for seeds.
+    if (text == value.dump()) return true;
+  }
+  char* end = nullptr;
+  const double given = std::strtod(text.c_str(), &end);
+  return end != text.c_str() && *end == '\0' && given == value.get<double>();
+}
+
+[[noreturn]] void Refuse(const std::string& name, const std::string& given,
+                         const std::string& stored) {
+  throw UsageError("--" + name + " " + given + ": this run has " + stored +
+                   " and --resume cannot change it; leave the option out, or start a new run with "
+                   "--from and another --out");
+}
+
+// A preset stands for several sizes: all have to be the run's.
+void CheckPreset(const TrainFlags& flags, const TrainPlan& stored) {
+  const std::string& preset = flags.options().sizes.preset;
+  model::TrainOptions only;
+  only.model = flags.options().model;
+  only.sizes.preset = preset;
+  const Json sizes = model::AutoConfigure(only, 1, 2, 1, false).model;
+  for (const char* field : {"model", "layers", "dim", "heads", "kv_heads", "hidden_dim"}) {
+    if (sizes[field] == stored.model.value(field, Json())) continue;
+    Refuse("preset", preset + " (" + std::string(field) + " " + TextOf(sizes[field]) + ")",
+           TextOf(stored.model.value(field, Json())));
+  }
+}
+
+void CheckUnchanged(const Option& option, const TrainFlags& flags, const TrainPlan& stored,
+                    const Json& plan, const std::string& tokenizer_kind) {
+  const std::string& text = option.texts.back();
+  if (option.name == "preset") return CheckPreset(flags, stored);
+  if (option.name == "from") {
+    throw UsageError("--from starts a new run and --resume goes on with one: give one of them");
+  }
+  if (option.name == "tokenizer") {
+    if (text != "auto" && text != tokenizer_kind) Refuse("tokenizer", text, tokenizer_kind);
+    return;
+  }
+  const std::string field = WithUnderscores(option.name);
+  Json value;
+  if (option.name == "untied") {
+    value = !stored.model.value("tied", true);
+  } else if (field != "model" && plan.contains(field)) {
+    value = plan[field];
+  } else if (stored.model.contains(field)) {
+    value = stored.model[field];
+  }
+  if (value.is_null()) Refuse(option.name, text, "no such size");
+  if (!Same(text, value)) Refuse(option.name, text, TextOf(value));
+}
+
+}  // namespace
+
+TrainPlan ResumePlan(const Options& options, const TrainFlags& flags, const TrainPlan& stored,
+                     const std::string& tokenizer_kind) {
+  const Json json = stored.ToJson();
+  for (const auto& option : options.all()) {
+    if (option->source == Source::kDefault || MayChange(option->name)) continue;
+    CheckUnchanged(*option, flags, stored, json, tokenizer_kind);
+  }
+  TrainPlan plan = stored;
+  const model::TrainOptions& given = flags.options();
+  if (given.eval_every) plan.eval_every = *given.eval_every;
+  if (given.eval_tokens) plan.eval_tokens = *given.eval_tokens;
+  if (given.save_every) plan.save_every = *given.save_every;
+  if (options.Given("keep")) plan.keep = given.keep;
+  return plan;
+}
+
+}  // namespace lanewise::apps

@@ -1,0 +1,51 @@
+#include "apps/signals.h"
+
+#include <csignal>
+#include <cstdlib>
+
+namespace lanewise::apps {
+
+namespace {
+
+std::atomic<int> stop_signal{0};
+static_assert(std::atomic<int>::is_always_lock_free, "signal handlers need it");
+
+extern "C" void HandleStop(int signal) {
+  if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
+#if defined(_WIN32)
+  std::signal(signal, HandleStop);  // Windows forgets a handler that was called
+#endif
+}
+
+}  // namespace
+
+void InstallSignalHandlers() {
+#if defined(_WIN32)
+  std::signal(SIGINT, HandleStop);
+  std::signal(SIGTERM, HandleStop);
+#else
+  // Without SA_RESTART: a read that waits for a line returns.
+  struct sigaction action = {};
+  action.sa_handler = HandleStop;
+  sigemptyset(&action.sa_mask);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    // A program that was started with the signal ignored (nohup, a background job) leaves it so.
+    struct sigaction before = {};
+    if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    sigaction(signal, &action, nullptr);
+  }
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, nullptr);
+#endif
+}
+
+const std::atomic<int>& StopSignal() { return stop_signal; }
+
+int SignalExitCode() {
+  const int signal = stop_signal.load();
+  return signal == 0 ? 0 : 128 + signal;
+}
+
+const char* StopSignalName() { return stop_signal.load() == SIGTERM ? "SIGTERM" : "Ctrl-C"; }
+
+}  // namespace lanewise::apps

@@ -1,0 +1,23 @@
+// Ctrl-C and SIGTERM: the first asks for a stop, the second ends the program at once.
+#ifndef LANEWISE_APPS_SIGNALS_H_
+#define LANEWISE_APPS_SIGNALS_H_
+
+#include <atomic>
+
+namespace lanewise::apps {
+
+// Installs the handlers. A closed pipe no longer kills the program: writing to it fails instead.
+void InstallSignalHandlers();
+
+// Number of the signal that asked for a stop; 0 so far.
+const std::atomic<int>& StopSignal();
+
+// 130 or 143 after a signal, else 0.
+int SignalExitCode();
+
+// "Ctrl-C" or "SIGTERM".
+const char* StopSignalName();
+
+}  // namespace lanewise::apps
+
+#endif  // LANEWISE_APPS_SIGNALS_H_

@@ -1,0 +1,38 @@
+#include "apps/text_input.h"
+
+#include "model/error.h"
+
+namespace lanewise::apps {
+
+void TextInput::Declare(Options& options) {
+  options.Exclusive("data");
+  options.List("data", "FILE", &data_, /*greedy=*/false, "text file, or folder of text files");
+  options.Text("token-ids", "FILE", &ids_, "token ids separated by white space, in place of text");
+  options.Exclusive("");
+}
+
+void TextInput::Check(const Options& options) const {
+  if (!options.Given("data") && !options.Given("token-ids")) {
+    throw model::UsageError("--data FILE is missing (or --token-ids FILE)");
+  }
+}
+
+model::TokenArray TextInput::Read(model::FileSystem& files,
+                                  const model::LoadedModel& loaded) const {
+  model::TokenArray tokens;
+  if (from_ids()) {
+    tokens = model::ReadTokenIds(files, ids_, static_cast<int32_t>(loaded.model->vocab_size()));
+  } else {
+    const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
+    const model::TextCorpus corpus(files, data_);
+    tokens = model::Tokenize(tokenizer, corpus.texts());
+  }
+  if (tokens.size() < 2) {
+    throw model::InputError((from_ids() ? ids_ : data_.front()) + ": has " +
+                            std::to_string(tokens.size()) +
+                            " tokens; two are the least from which one can be predicted");
+  }
+  return tokens;
+}
+
+}  // namespace lanewise::apps

@@ -1,0 +1,321 @@
+// lanewise train: a model from text.
+#include <algorithm>
+
+#include "apps/command.h"
+#include "apps/format.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
+#include "apps/text_input.h"
+#include "apps/train_flags.h"
+#include "apps/train_observer.h"
+#include "model/checkpoint.h"
+#include "model/error.h"
+#include "model/train_text.h"
+#include "model/training_record.h"
+#include "runtime/machine.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using model::FileSystem;
+using model::InputError;
+using model::Json;
+using model::TrainPlan;
+using model::UsageError;
+
+class TrainCommand : public Command {
+ public:
+  std::string name() const override { return "train"; }
+  std::string summary() const override { return "train a model on text"; }
+  std::string usage() const override {
+    return "--data FILE --out DIR [OPTIONS]\n       lanewise train --resume DIR [OPTIONS]";
+  }
+  std::string description() const override {
+    return "Trains a language model on the text and keeps it in the folder DIR: the best and the "
+           "newest "
+           "checkpoints, log.jsonl with a line for each step, and loss.svg. Ctrl-C or SIGTERM "
+           "finishes "
+           "the step, saves and prints the command that goes on; a second one quits at once.\n"
+           "--resume goes on where a run stopped, with the same bits as if it never had. It may "
+           "change "
+           "the length, the intervals of evaluation and saving, and the threads.";
+  }
+  std::vector<std::string> examples() const override {
+    return {"train --data book.txt --out runs/book --minutes 10",
+            "train --data texts/ --out runs/big --layers 6 --dim 256 --steps 5000",
+            "train --data book.txt --out runs/llama --model llama --preset 15M --epochs 3",
+            "train --resume runs/book --minutes 30"};
+  }
+
+  void Declare(Options& options) override;
+  int Run(FileSystem& files, const Options& options) override;
+
+ private:
+  // A run folder, locked, with what it will hold.
+  struct Prepared {
+    std::unique_ptr<model::RunLock> lock;
+    std::optional<model::Checkpoint> checkpoint;  // to resume from
+    std::optional<model::ModelFile> from;
+    model::TrainText text;
+    TrainPlan plan;
+  };
+
+  void CheckOptions(const Options& options);
+  void LockRun(FileSystem& files, Prepared* run) const;
+  void CheckFreshFolder(FileSystem& files) const;
+  void PrepareFresh(FileSystem& files, double gflops, Prepared* run);
+  void PrepareResume(FileSystem& files, const Options& options, Prepared* run);
+  void Lengthen(const model::TrainText& text, TrainPlan* plan) const;
+  bool NothingLeft(const Prepared& run) const;
+  void PrintSummary(const model::FinishReport& report) const;
+  Json ToJson(const model::Trainer& trainer, const model::FinishReport& report) const;
+  std::string ResumeCommand() const;
+
+  std::string positional_, out_, resume_dir_, from_;
+  bool resume_ = false;
+  TrainFlags flags_;
+  CommonOptions common_;
+};
+
+void TrainCommand::Declare(Options& options) {
+  // The folder after --resume, as in `train --resume DIR`.
+  options.Positional("RUN", &positional_, "with --resume: the run's folder, as --out", false);
+  options.Group("Run");
+  options.Text("out", "DIR", &out_, "folder of the run; made if it is missing");
+  options.Flag("resume", &resume_, "go on with the run in DIR").only_command_line = true;
+  options.Text("from", "MODEL", &from_,
+               "begin with the weights and tokenizer of another model, with a fresh optimizer");
+  options.ConfigFile();
+  flags_.Declare(options);
+  common_.Declare(options, /*json=*/true, /*profile=*/true);
+}
+
+void TrainCommand::CheckOptions(const Options& options) {
+  flags_.Check();
+  if (!positional_.empty()) {
+    if (!resume_) {
+      throw UsageError("'" + positional_ + "' is one argument too many; text is given with --data");
+    }
+    if (!out_.empty() && out_ != positional_) {
+      throw UsageError("--resume " + positional_ + " and --out " + out_ + " are two folders");
+    }
+    out_ = positional_;
+  }
+  if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
+  if (!resume_ && flags_.data().empty()) {
+    throw UsageError("--data FILE is missing: the text to train on");
+  }
+  if (!from_.empty()) {
+    for (const char* name :
+         {"model", "tokenizer", "preset", "layers", "dim", "heads", "slots", "decay-rank",
+          "ffn-mult", "kv-heads", "hidden-dim", "rope-theta", "untied", "vocab", "init"}) {
+      if (options.Given(name) && !resume_) {
+        throw UsageError("--" + std::string(name) +
+                         " comes from the model of --from; leave it out");
+      }
+    }
+  }
+}
+
+void TrainCommand::LockRun(FileSystem& files, Prepared* run) const {
+  if (!run->lock) run->lock = std::make_unique<model::RunLock>(files, out_);
+}
+
+void TrainCommand::CheckFreshFolder(FileSystem& files) const {
+  const auto latest = model::CheckpointStore(files, out_, 1).Latest();
+  if (latest) {
+    throw UsageError(out_ + " holds a run (step " + std::to_string(latest->step) +
+                     "): add --resume to go on with it, or choose another --out");
+  }
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    if (model::IsFile(files, model::JoinPath(out_, name))) {
+      throw UsageError(out_ + " holds a " + name + " that is not of a run; choose another --out");
+    }
+  }
+}
+
+void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run) {
+  const bool exists = model::IsDirectory(files, out_);
+  if (!exists && model::GetInfo(files, out_).kind != model::FileInfo::Kind::kMissing) {
+    throw UsageError("--out " + out_ + " is not a folder");
+  }
+  if (exists) {
+    // A run that is being trained is locked, whatever it holds so far.
+    if (model::IsFile(files, model::JoinPath(out_, ".lock"))) LockRun(files, run);
+    CheckFreshFolder(files);
+  }
+  Json tokenizer, config;
+  if (!from_.empty()) {
+    run->from = model::OpenModel(files, from_);
+    tokenizer = run->from->tokenizer;
+    config = run->from->config;
+    if (tokenizer.is_null()) {
+      throw InputError(from_ + ": has no tokenizer, so it cannot read text");
+    }
+  }
+  const model::TrainOptions& options = flags_.options();
+  run->text = model::ReadTrainText(files, flags_.data(), options.val_fraction, options.tokenizer,
+                                   tokenizer);
+  run->plan = MakePlan(flags_, run->text, config, gflops);
+  model::MakeDirectories(files, out_);
+  LockRun(files, run);
+}
+
+void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prepared* run) {
+  if (!model::IsDirectory(files, out_)) throw InputError(out_ + ": no such folder to resume");
+  const auto latest = model::CheckpointStore(files, out_, 1).Latest();
+  if (!latest) throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume");
+  LockRun(files, run);
+  run->checkpoint = model::LoadCheckpoint(files, latest->folder);
+  const model::Checkpoint& checkpoint = *run->checkpoint;
+  const TrainPlan stored = model::ReadTrainPlan(checkpoint);
+  const std::string kind = checkpoint.tokenizer.value("kind", "");
+  run->plan = ResumePlan(options, flags_, stored, kind);
+  const std::vector<std::string>& paths = flags_.data().empty() ? stored.data : flags_.data();
+  if (paths.empty())
+    throw UsageError("--data FILE is missing: this run does not say where its text is");
+  run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer);
+  run->plan.data = run->text.paths;
+  Lengthen(run->text, &run->plan);
+}
+
+void TrainCommand::Lengthen(const model::TrainText& text, TrainPlan* plan) const {
+  const model::TrainOptions& given = flags_.options();
+  if (given.steps) plan->steps = *given.steps;
+  if (given.tokens) plan->steps = model::StepsForTokens(*plan, static_cast<double>(*given.tokens));
+  if (given.epochs) {
+    plan->steps = model::StepsForTokens(
+        *plan, *given.epochs * static_cast<double>(text.data.train.size() - 1));
+  }
+  if (given.minutes) {
+    plan->steps = 0;  // as many as fit, measured again
+    plan->minutes = *given.minutes;
+  }
+}
+
+// Whether the run has reached its length already.
+bool TrainCommand::NothingLeft(const Prepared& run) const {
+  if (!run.checkpoint || run.plan.steps == 0) return false;
+  const auto done = static_cast<int64_t>(run.checkpoint->step);
+  if (done < run.plan.steps) return false;
+  const model::TrainOptions& given = flags_.options();
+  if (given.steps || given.tokens || given.epochs) {
+    throw UsageError(out_ + " is at step " + std::to_string(done) +
+                     " already; ask for more than that (this would be " +
+                     std::to_string(run.plan.steps) + ")");
+  }
+  messages().Line(out_ + " is finished: step " + std::to_string(done) + " of " +
+                  std::to_string(run.plan.steps) + ".\nTo train it further, say how long: " +
+                  ResumeCommand() + " --steps " + std::to_string(2 * done));
+  return true;
+}
+
+std::string TrainCommand::ResumeCommand() const {
+  return "lanewise train --resume " + ShellQuoted(out_);
+}
+
+int TrainCommand::Run(FileSystem& files, const Options& options) {
+  common_.Apply();
+  CheckOptions(options);
+  const auto scheduler = common_.MakeScheduler();
+  const double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
+  Prepared run;
+  resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
+  if (NothingLeft(run)) return 0;
+  for (const std::string& notice : run.text.notices) messages().Line("Note: " + notice);
+
+  TrainPrinter printer;
+  const model::TrainerSetup setup{.files = &files,
+                                  .run_folder = out_,
+                                  .scheduler = scheduler.get(),
+                                  .profiler = common_.profiler(),
+                                  .peak_gflops = gflops,
+                                  .observer = &printer,
+                                  .stop = &StopSignal(),
+                                  .stop_after = flags_.options().stop_after.value_or(0)};
+  model::Trainer trainer(run.plan, *run.text.tokenizer, run.text.data, setup);
+  if (run.checkpoint) {
+    trainer.Resume(*run.checkpoint);
+  } else if (run.from) {
+    trainer.InitializeFrom(*run.from);
+  } else {
+    trainer.Initialize();
+  }
+  for (const std::string& line : DescribePlan({.plan = &trainer.plan(),
+                                               .text = &run.text,
+                                               .memory = trainer.memory(),
+                                               .threads = scheduler->threads(),
+                                               .machine_gflops = gflops})) {
+    messages().Line(line);
+  }
+  messages().Line("Run       " + out_ +
+                  (run.checkpoint ? ", goes on after step " + std::to_string(run.checkpoint->step)
+                                  : std::string()) +
+                  "; Ctrl-C stops it and saves\n");
+  run.checkpoint.reset();
+  run.from.reset();
+
+  const model::FinishReport report = trainer.Run();
+  messages().ClearProgress();
+  common_.WriteProfile(files, gflops);
+  if (common_.json()) WriteJson(ToJson(trainer, report));
+  PrintSummary(report);
+  return report.finished ? 0 : SignalExitCode();
+}
+
+Json TrainCommand::ToJson(const model::Trainer& trainer, const model::FinishReport& report) const {
+  const auto optional = [](const std::optional<double>& value) {
+    return value ? Json(*value) : Json();
+  };
+  return {{"out", out_},
+          {"finished", report.finished},
+          {"step", report.step},
+          {"steps", trainer.plan().steps},
+          {"tokens", report.tokens},
+          {"parameters", model::CountParameters(trainer.plan().model)},
+          {"seconds", report.seconds},
+          {"train_loss", report.train_loss},
+          {"val_loss", optional(report.val_loss)},
+          {"val_bits_per_byte", optional(report.val_bits_per_byte)},
+          {"best_val_loss", optional(report.best_val_loss)},
+          {"peak_memory_bytes", report.peak_memory_bytes}};
+}
+
+void TrainCommand::PrintSummary(const model::FinishReport& report) const {
+  const std::string run = ShellQuoted(out_);
+  std::string line = "\n";
+  if (report.finished) {
+    line += "Done: ";
+  } else if (SignalExitCode() != 0) {
+    line += "Stopped by " + std::string(StopSignalName()) + ": ";
+  } else {
+    line += "Stopped as asked: ";
+  }
+  line += FormatInteger(static_cast<uint64_t>(report.step)) + " steps, " +
+          FormatCount(static_cast<double>(report.tokens)) + " tokens, " +
+          FormatDuration(report.seconds) + ", peak memory " +
+          model::FormatBytes(report.peak_memory_bytes);
+  messages().Line(line);
+  line = "Loss: train " + FormatFixed(report.train_loss, 4);
+  if (report.val_loss) line += ", validation " + FormatFixed(*report.val_loss, 4) + " nats";
+  if (report.val_bits_per_byte && *report.val_bits_per_byte > 0) {
+    line += " (" + FormatFixed(*report.val_bits_per_byte, 4) + " bits/byte)";
+  }
+  if (report.best_val_loss) line += ", best " + FormatFixed(*report.best_val_loss, 4);
+  messages().Line(line);
+  messages().Line("Saved in " + out_ + "; the curves are in " + model::JoinPath(out_, "loss.svg"));
+  if (!report.finished) {
+    messages().Line("Go on with:\n  " + ResumeCommand());
+    return;
+  }
+  messages().Line("Next:\n  lanewise generate " + run + " --prompt \"...\"\n  lanewise eval " +
+                  run + " --data FILE\n  " + ResumeCommand() + " --steps " +
+                  std::to_string(2 * report.step) + "    # train it further");
+}
+
+}  // namespace
+
+std::unique_ptr<Command> MakeTrainCommand() { return std::make_unique<TrainCommand>(); }
+
+}  // namespace lanewise::apps

@@ -1,0 +1,102 @@
+#include "apps/train_observer.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "apps/format.h"
+#include "apps/terminal.h"
+
+namespace lanewise::apps {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Without a terminal: a line at the start, then one of steps this often.
+constexpr std::chrono::seconds kPlainInterval(10);
+
+std::string StepText(const model::StepReport& report) {
+  return "step " + std::to_string(report.step) + "/" + std::to_string(report.steps);
+}
+
+std::string MfuText(double mfu) {
+  return mfu > 0 ? FormatFixed(100 * mfu, 0) + "% MFU" : std::string();
+}
+
+// The sample, indented, in lines that fit.
+void PrintSample(const std::string& sample) {
+  const size_t width = std::max<size_t>(std::min<size_t>(TerminalColumns(), 100), 20) - 4;
+  const std::string text = Printable(sample);
+  size_t lines = 0;
+  for (size_t at = 0; at < text.size() && lines < 6;) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = std::string_view(text).substr(at, end - at);
+    while (!line.empty() && lines < 6) {
+      const std::string part = CutColumns(line, width);
+      messages().Line("  | " + part);
+      line.remove_prefix(part.size());
+      ++lines;
+    }
+    at = end + 1;
+  }
+}
+
+}  // namespace
+
+void TrainPrinter::OnNotice(const std::string& sentence) { messages().Line("Note: " + sentence); }
+
+void TrainPrinter::OnStep(const model::StepReport& report) {
+  last_ = report;
+  if (report.skipped) {
+    messages().Line("Note: step " + std::to_string(report.step) +
+                    ": the loss or its gradient is not finite; the step is skipped");
+    return;
+  }
+  smooth_loss_ = smooth_loss_ == 0 ? report.loss : 0.9 * smooth_loss_ + 0.1 * report.loss;
+  smooth_rate_ = smooth_rate_ == 0 ? report.tokens_per_second
+                                   : 0.9 * smooth_rate_ + 0.1 * report.tokens_per_second;
+  if (messages().live()) {
+    messages().Progress({StepText(report), "loss " + FormatFixed(smooth_loss_, 3),
+                         FormatCount(smooth_rate_) + " tokens/s", MfuText(report.mfu),
+                         FormatDuration(report.seconds_left) + " left"},
+                        report.step == 1 || report.step == report.steps);
+    return;
+  }
+  const auto now = Clock::now();
+  if (any_ && now - printed_ < kPlainInterval) return;
+  any_ = true;
+  printed_ = now;
+  PlainLine();
+}
+
+void TrainPrinter::PlainLine() {
+  const std::string mfu = MfuText(last_.mfu);
+  messages().Line(StepText(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
+                  FormatCount(smooth_rate_) + " tokens/s" + (mfu.empty() ? "" : "  " + mfu) + "  " +
+                  FormatDuration(last_.seconds_left) + " left");
+}
+
+void TrainPrinter::OnEvaluateProgress(double done) {
+  if (!messages().live()) return;
+  messages().Progress(
+      {"step " + std::to_string(last_.step), "evaluating " + FormatFixed(100 * done, 0) + "%"});
+}
+
+void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
+  std::string line = "step " + std::to_string(report.step) + "/" + std::to_string(last_.steps) +
+                     "  train " + FormatFixed(smooth_loss_, 3) + "  validation " +
+                     FormatFixed(report.val_loss, 4) + " nats";
+  if (report.val_bits_per_byte > 0) {
+    line += ", " + FormatFixed(report.val_bits_per_byte, 4) + " bits/byte";
+  }
+  if (report.whole) line += " (whole split)";
+  if (report.best) line += "  best";
+  line += "  " + FormatDuration(last_.seconds);
+  messages().Line(line);
+  PrintSample(report.sample);
+  printed_ = Clock::now();
+}
+
+void TrainPrinter::OnSave(int64_t /*step*/, const std::string& /*folder*/) {}
+
+}  // namespace lanewise::apps

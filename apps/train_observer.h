@@ -1,0 +1,35 @@
+// What a person sees of a training: a live line on a terminal, else a line now and then.
+#ifndef LANEWISE_APPS_TRAIN_OBSERVER_H_
+#define LANEWISE_APPS_TRAIN_OBSERVER_H_
+
+#include <chrono>
+#include <string>
+
+#include "model/trainer.h"
+
+namespace lanewise::apps {
+
+class TrainPrinter : public model::TrainObserver {
+ public:
+  void OnNotice(const std::string& sentence) override;
+  void OnStep(const model::StepReport& report) override;
+  void OnEvaluateProgress(double done) override;
+  void OnEvaluate(const model::EvalReport& report) override;
+  void OnSave(int64_t step, const std::string& folder) override;
+
+  // Loss and speed of the last steps.
+  const model::StepReport& last() const { return last_; }
+
+ private:
+  void PlainLine();
+
+  model::StepReport last_;
+  double smooth_loss_ = 0;
+  double smooth_rate_ = 0;
+  std::chrono::steady_clock::time_point printed_{};
+  bool any_ = false;
+};
+
+}  // namespace lanewise::apps
+
+#endif  // LANEWISE_APPS_TRAIN_OBSERVER_H_

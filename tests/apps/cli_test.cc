@@ -1,0 +1,211 @@
+// Options, messages and exit codes that need no model.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.h"
+
+namespace {
+
+using lanewise::testing::RunLanewise;
+using lanewise::testing::RunOptions;
+using lanewise::testing::RunResult;
+using lanewise::testing::TemporaryFolder;
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// The program refuses with this code, and stderr has all these parts.
+void CheckRefusal(const std::vector<std::string>& arguments, int code,
+                  const std::vector<std::string>& parts, const RunOptions& options = {}) {
+  const RunResult result = RunLanewise(arguments, options);
+  std::string command;
+  for (const std::string& argument : arguments) command += argument + " ";
+  CAPTURE(command);
+  CAPTURE(result.messages);
+  CHECK(result.code == code);
+  CHECK(result.output.empty());
+  CHECK(result.messages.starts_with("error: "));
+  for (const std::string& part : parts) {
+    CAPTURE(part);
+    CHECK(Contains(result.messages, part));
+  }
+  // One or two lines, and where the help is.
+  CHECK(std::count(result.messages.begin(), result.messages.end(), '\n') <= 3);
+}
+
+}  // namespace
+
+TEST_CASE("overview, version and help of every command") {
+  const RunResult overview = RunLanewise({});
+  CHECK(overview.code == 0);
+  CHECK(RunLanewise({"--help"}).output == overview.output);
+  CHECK(Contains(RunLanewise({"--version"}).output, "lanewise 0."));
+  for (const char* command :
+       {"train", "generate", "eval", "plan", "info", "convert", "gradients"}) {
+    CAPTURE(command);
+    CHECK(Contains(overview.output, std::string("\n  ") + command + " "));
+    const RunResult help = RunLanewise({command, "--help"});
+    CHECK(help.code == 0);
+    CHECK(help.messages.empty());
+    CHECK(Contains(help.output, std::string("Usage: lanewise ") + command));
+    CHECK(Contains(help.output, std::string("  lanewise ") + command + " "));  // an example
+    CHECK(RunLanewise({"help", command}).output == help.output);
+  }
+  const RunResult bench = RunLanewise({"bench", "kernels", "--help"});
+  if (Contains(overview.output, "bench kernels")) CHECK(Contains(bench.output, "[FILTER]"));
+}
+
+TEST_CASE("misspelt commands and options name the nearest right one") {
+  CheckRefusal({"trian"}, 2, {"'trian'", "train", "lanewise --help"});
+  CheckRefusal({"train", "--laers", "4"}, 2, {"--laers", "--layers", "lanewise train --help"});
+  CheckRefusal({"train", "--eval_every", "4"}, 2, {"--eval-every"});
+  CheckRefusal({"generate", "m", "--temperature", "1"}, 2, {"--temp?"});
+  CheckRefusal({"train", "--data", "x", "--out", "y", "--schedule", "cosin"}, 2, {"cosine"});
+  CheckRefusal({"train", "--data", "x", "--out", "y", "--model", "lama"}, 2, {"llama"});
+  CheckRefusal({"info", "--machine", "--isa", "AVX9"}, 2, {"AVX9", "auto"});
+  CheckRefusal({"eval", "m", "extra", "--data", "x"}, 2, {"'extra'"});
+}
+
+TEST_CASE("missing and contradicting options") {
+  CheckRefusal({"train"}, 2, {"--out"});
+  CheckRefusal({"train", "--out", "x"}, 2, {"--data"});
+  CheckRefusal({"train", "--data"}, 2, {"--data needs a value"});
+  CheckRefusal({"eval"}, 2, {"MODEL"});
+  CheckRefusal({"eval", "m"}, 2, {"--data"});
+  CheckRefusal({"eval", "m", "--data", "a", "--token-ids", "b"}, 2, {"--data", "--token-ids"});
+  CheckRefusal({"info"}, 2, {"--machine"});
+  CheckRefusal({"train", "--data", "x", "--out", "y", "--steps", "5", "--minutes", "1"}, 2,
+               {"--steps", "--minutes"});
+}
+
+TEST_CASE("numbers out of range and no numbers, each with the option's name") {
+  const std::vector<std::string> train = {"train", "--data", "x", "--out", "y"};
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {"--lr", "nan"},
+      {"--lr", "-1"},
+      {"--lr", "0"},
+      {"--lr", "1e9"},
+      {"--lr", "fast"},
+      {"--steps", "0"},
+      {"--steps", "-3"},
+      {"--steps", "1.5"},
+      {"--steps", "99999999999999999999"},
+      {"--batch", "0"},
+      {"--minutes", "inf"},
+      {"--epochs", "nan"},
+      {"--layers", "0"},
+      {"--dim", "-8"},
+      {"--dropout", "1"},
+      {"--val-fraction", "2"},
+      {"--label-smoothing", "nan"},
+      {"--keep", "0"},
+      {"--ctx", ""},
+      {"--threads", "-1"},
+      {"--threads", "nan"},
+      {"--seed", "-1"},
+      {"--beta2", "1"},
+      {"--ffn-mult", "nan"},
+      {"--clip", "-1"},
+      {"--grad-accum", "0"}};
+  for (const auto& [option, value] : wrong) {
+    std::vector<std::string> arguments = train;
+    arguments.insert(arguments.end(), {option, value});
+    CheckRefusal(arguments, 2, {option});
+  }
+  for (const char* option : {"--temp", "--top-p", "--min-p", "--repeat-penalty"}) {
+    CheckRefusal({"generate", "m", "--prompt", "x", option, "nan"}, 2, {option, "nan"});
+    CheckRefusal({"generate", "m", "--prompt", "x", option, "-2"}, 2, {option, "-2"});
+  }
+  CheckRefusal({"generate", "m", "--top-k", "-1"}, 2, {"--top-k", "-1"});
+  CheckRefusal({"generate", "m", "--tokens", "many"}, 2, {"--tokens", "many"});
+}
+
+TEST_CASE("options come from the command line, then the environment, then a config file") {
+  const TemporaryFolder folder;
+  const std::string config = folder.Write("config.json", R"({"threads": 3})");
+  const auto threads = [](const RunResult& result) {
+    CAPTURE(result.messages);
+    REQUIRE(result.code == 0);
+    return nlohmann::json::parse(result.output)["threads"].get<int>();
+  };
+  const std::vector<std::string> info = {"info", "--machine", "--json"};
+  CHECK(threads(RunLanewise(info, {.environment = {{"LANEWISE_THREADS", "5"}}})) == 5);
+  CHECK(threads(RunLanewise({"info", "--machine", "--json", "--threads", "2"},
+                            {.environment = {{"LANEWISE_THREADS", "5"}}})) == 2);
+  CheckRefusal(info, 2, {"LANEWISE_THREADS", "--threads", "'x'"},
+               {.environment = {{"LANEWISE_THREADS", "x"}}});
+
+  const std::vector<std::string> plan = {"plan", "--json",   "--config", config,    "--dim",
+                                         "32",   "--layers", "1",        "--heads", "2"};
+  CHECK(threads(RunLanewise(plan)) == 3);
+  CHECK(threads(RunLanewise(plan, {.environment = {{"LANEWISE_THREADS", "1"}}})) == 1);
+}
+
+TEST_CASE("lengths from a more important source replace those from another") {
+  const TemporaryFolder folder;
+  const std::string config = folder.Write(
+      "config.json", R"({"steps": 77, "dim": 32, "layers": 1, "heads": 2, "eval_every": 5})");
+  const std::vector<std::string> plan = {"plan", "--json", "--threads", "1", "--config", config};
+  const auto steps = [](const RunResult& result) {
+    CAPTURE(result.messages);
+    REQUIRE(result.code == 0);
+    return nlohmann::json::parse(result.output)["steps"].get<int>();
+  };
+  CHECK(steps(RunLanewise(plan)) == 77);
+  std::vector<std::string> with_tokens = plan;
+  with_tokens.insert(with_tokens.end(), {"--tokens", "1", "--batch", "1"});
+  CHECK(steps(RunLanewise(with_tokens)) == 1);
+}
+
+TEST_CASE("wrong config files") {
+  const TemporaryFolder folder;
+  CheckRefusal({"plan", "--config", folder / "none.json"}, 3, {"none.json"});
+  CheckRefusal({"plan", "--config", folder.Write("a.json", "{\"lr\": ")}, 3, {"a.json"});
+  CheckRefusal({"plan", "--config", folder.Write("b.json", "[1]")}, 3, {"b.json"});
+  CheckRefusal({"plan", "--config", folder.Write("c.json", R"({"laers": 2})")}, 2,
+               {"c.json", "laers", "layers"});
+  CheckRefusal({"plan", "--config", folder.Write("d.json", R"({"lr": "x"})")}, 2,
+               {"d.json", "--lr"});
+  CheckRefusal({"plan", "--config", folder.Write("e.json", R"({"lr": {"a": 1}})")}, 2, {"e.json"});
+}
+
+TEST_CASE("info --machine says what runs") {
+  const RunResult text = RunLanewise({"info", "--machine"});
+  CHECK(text.code == 0);
+  for (const char* part : {"CPU", "SIMD target", "Threads", "Caches", "Memory", "float32"}) {
+    CHECK(Contains(text.output, part));
+  }
+  const auto json = nlohmann::json::parse(RunLanewise({"info", "--machine", "--json"}).output);
+  CHECK(json["simd_targets"].size() >= 1);
+  CHECK(json["simd_target"] == json["simd_targets"][0]);
+  CHECK(json["threads"].get<int>() >= 1);
+  const std::string last = json["simd_targets"].back();
+  const auto forced =
+      nlohmann::json::parse(RunLanewise({"info", "--machine", "--json", "--isa", last}).output);
+  CHECK(forced["simd_target"] == last);
+}
+
+TEST_CASE("closed and full outputs") {
+  const RunResult closed = RunLanewise({"--help"}, {.close_output = true});
+  CHECK(closed.code == 141);
+  CHECK(closed.messages.empty());
+  const RunResult full = RunLanewise({"--help"}, {.output_path = "/dev/full"});
+  CHECK(full.code == 4);
+  CHECK(Contains(full.messages, "No space left"));
+}
+
+TEST_CASE("color on a terminal only, and not with NO_COLOR or TERM=dumb") {
+  const std::vector<std::string> wrong = {"trian"};
+  const RunOptions terminal = {.environment = {{"TERM", "xterm"}, {"NO_COLOR", ""}},
+                               .terminal_columns = 80};
+  CHECK(Contains(RunLanewise(wrong, terminal).messages, "\033["));
+  CHECK_FALSE(Contains(RunLanewise(wrong).messages, "\033"));
+  RunOptions plain = terminal;
+  plain.environment["NO_COLOR"] = "1";
+  CHECK_FALSE(Contains(RunLanewise(wrong, plain).messages, "\033"));
+  RunOptions dumb = terminal;
+  dumb.environment["TERM"] = "dumb";
+  CHECK_FALSE(Contains(RunLanewise(wrong, dumb).messages, "\033"));
+}

@@ -1,0 +1,308 @@
+// eval, gradients, generate, info and convert on model files of other programs.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.h"
+
+namespace {
+
+using Json = nlohmann::json;
+using lanewise::testing::ReadWhole;
+using lanewise::testing::RunLanewise;
+using lanewise::testing::RunOptions;
+using lanewise::testing::RunResult;
+using lanewise::testing::TemporaryFolder;
+
+const std::string kGolden = std::string(LANEWISE_SOURCE_DIR) + "/tests/golden";
+const std::string kChar = kGolden + "/slot_rnn/char.bin";
+const std::string kPrompt = kGolden + "/slot_rnn/prompt.txt";
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+Json JsonOf(const std::vector<std::string>& arguments) {
+  const RunResult result = RunLanewise(arguments);
+  CAPTURE(arguments[1]);
+  CAPTURE(result.messages);
+  REQUIRE(result.code == 0);
+  return Json::parse(result.output);
+}
+
+// The ids of a fixture in a file.
+std::string IdsFile(const TemporaryFolder& folder, const Json& expected) {
+  std::string text;
+  for (const Json& id : expected["tokens"]) text += id.dump() + "\n";
+  return folder.Write("ids.txt", text);
+}
+
+struct Fixture {
+  std::string model, expected;
+};
+
+const std::vector<Fixture> kFixtures = {
+    {"slot_rnn/char.bin", "slot_rnn/char_grad.json"},
+    {"slot_rnn/char_v1.bin", "slot_rnn/char_grad.json"},
+    {"slot_rnn/word.bin", "slot_rnn/word_grad.json"},
+    {"slot_rnn/stress.bin", "slot_rnn/stress_grad.json"},
+    {"llama/llama_gqa_tied.bin", "llama/llama_gqa_tied_grad.json"},
+    {"llama/llama_mha_untied.bin", "llama/llama_mha_untied_grad.json"}};
+
+}  // namespace
+
+TEST_CASE("eval agrees with the fixtures, for each token") {
+  for (const Fixture& fixture : kFixtures) {
+    CAPTURE(fixture.model);
+    const TemporaryFolder folder;
+    const Json expected = Json::parse(ReadWhole(kGolden + "/" + fixture.expected));
+    const Json result = JsonOf({"eval", kGolden + "/" + fixture.model, "--token-ids",
+                                IdsFile(folder, expected), "--json", "--per-token"});
+    const double loss = expected["losses"]["label_smoothing=0.0"];
+    CHECK(result["tokens"] == expected["tokens"].size());
+    CHECK(std::fabs(result["cross_entropy"].get<double>() - loss) < 1e-5);
+    CHECK(std::fabs(result["perplexity"].get<double>() - std::exp(loss)) < 1e-4 * std::exp(loss));
+    CHECK(result["bits_per_byte"].is_null());
+    const Json& tokens = result["token_cross_entropy"];
+    REQUIRE(tokens.size() == expected["token_cross_entropy"].size());
+    double largest = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      largest = std::fmax(largest, std::fabs(tokens[i].get<double>() -
+                                             expected["token_cross_entropy"][i].get<double>()));
+    }
+    CHECK(largest < 1e-4);
+  }
+}
+
+TEST_CASE("eval of text: bits per byte, the same from a folder, by pipe and in plain text") {
+  const TemporaryFolder folder;
+  const Json file = JsonOf({"eval", kChar, "--data", kPrompt, "--json"});
+  const double bits = file["cross_entropy"].get<double>() / std::log(2.0) *
+                      (file["tokens"].get<double>() - 1) / file["tokens"].get<double>();
+  CHECK(file["bits_per_byte"].get<double>() == doctest::Approx(bits).epsilon(0.02));
+  folder.Write("texts/a.txt", ReadWhole(kPrompt));
+  CHECK(JsonOf({"eval", kChar, "--data", folder / "texts", "--json"}) == file);
+  const RunResult plain = RunLanewise({"eval", kChar, "--data", kPrompt});
+  CHECK(Contains(plain.output, "cross_entropy"));
+  CHECK(Contains(plain.output, "bits_per_byte"));
+}
+
+TEST_CASE("gradients agree with the fixtures") {
+  for (const char* smoothing : {"0.0", "0.1"}) {
+    const TemporaryFolder folder;
+    const Json expected = Json::parse(ReadWhole(kGolden + "/slot_rnn/char_grad.json"));
+    const std::string key = std::string("label_smoothing=") + smoothing;
+    const Json result = JsonOf({"gradients", kChar, "--token-ids", IdsFile(folder, expected),
+                                "--label-smoothing", smoothing, "--json"});
+    CHECK(std::fabs(result["loss"].get<double>() - expected["losses"][key].get<double>()) < 1e-5);
+    const Json& all = expected["gradients"][key];
+    CHECK(result["parameters"].size() == all.size());
+    for (const auto& [name, gradient] : all.items()) {
+      CAPTURE(name);
+      REQUIRE(result["parameters"].contains(name));
+      const Json& figures = result["parameters"][name];
+      const double norm = gradient["l2"];
+      CHECK(figures["shape"] == gradient["shape"]);
+      CHECK(std::fabs(figures["l2"].get<double>() - norm) < 1e-4 * norm);
+      CHECK(std::fabs(figures["max_abs"].get<double>() - gradient["max_abs"].get<double>()) <
+            1e-4 * norm);
+      CHECK(std::fabs(figures["sum"].get<double>() - gradient["sum"].get<double>()) <
+            1e-3 * norm + 1e-6);
+    }
+  }
+}
+
+TEST_CASE("generate: deterministic, greedy, streaming and JSON agree") {
+  const std::vector<std::string> base = {"generate", kChar, "--prompt", "The ", "--tokens", "40"};
+  const RunResult once = RunLanewise(base);
+  CHECK(once.code == 0);
+  CHECK(once.output.starts_with("The "));
+  CHECK(RunLanewise(base).output == once.output);
+  std::vector<std::string> words = base;
+  words.insert(words.end(), {"--json"});
+  const Json json = JsonOf(words);
+  CHECK(json["prompt"] == "The ");
+  CHECK(json["tokens"] == 40);
+  CHECK(json["tokens_per_second"].get<double>() > 0);
+  const std::string text = json["text"];
+  CHECK(once.output.starts_with("The " + text));
+  words = base;
+  words.insert(words.end(), {"--seed", "5"});
+  CHECK(RunLanewise(words).output != once.output);
+  words = base;
+  words.insert(words.end(), {"--temp", "0", "--seed", "1"});
+  const RunResult greedy = RunLanewise(words);
+  words.back() = "2";
+  CHECK(RunLanewise(words).output == greedy.output);
+  words.insert(words.end(), {"--threads", "3"});
+  CHECK(RunLanewise(words).output == greedy.output);
+}
+
+TEST_CASE("generate: a stop text ends the text and is not part of it") {
+  const std::vector<std::string> base = {"generate", kChar, "--prompt", "The ",
+                                         "--tokens", "60",  "--json"};
+  const std::string whole = JsonOf(base)["text"];
+  for (const size_t at : {5, 11, 20}) {
+    const std::string stop = whole.substr(at, 3);
+    std::vector<std::string> words = base;
+    words.insert(words.end(), {"--stop", "never said", "--stop", stop});
+    const Json json = JsonOf(words);
+    CAPTURE(stop);
+    CHECK(json["text"] == whole.substr(0, whole.find(stop)));
+    CHECK(json["stop_reason"] == "stop");
+  }
+}
+
+TEST_CASE("generate: a saved state goes on as if nothing had been between") {
+  const TemporaryFolder folder;
+  const std::string state = folder / "state";
+  const std::vector<std::string> greedy = {"--temp", "0", "--json"};
+  const auto run = [&](std::vector<std::string> words) {
+    words.insert(words.end(), greedy.begin(), greedy.end());
+    words.insert(words.begin(), {"generate", kChar});
+    return JsonOf(words)["text"].get<std::string>();
+  };
+  const std::string whole = run({"--prompt", "First Citizen", "--tokens", "30"});
+  const std::string first =
+      run({"--prompt", "First Citizen", "--tokens", "10", "--save-state", state});
+  CHECK(first + run({"--load-state", state, "--tokens", "20"}) == whole);
+  // Only the prompt, then its text.
+  run({"--prompt", "First Citizen", "--tokens", "0", "--save-state", state});
+  CHECK(run({"--load-state", state, "--tokens", "30"}) == whole);
+
+  const RunResult foreign =
+      RunLanewise({"generate", kGolden + "/slot_rnn/stress.bin", "--load-state", state});
+  CHECK(foreign.code == 3);
+  const RunResult other =
+      RunLanewise({"generate", kGolden + "/slot_rnn/word.bin", "--load-state", state});
+  CHECK(other.code == 3);
+  CHECK(Contains(other.messages, "another model"));
+  const RunResult wrong = RunLanewise({"generate", kChar, "--load-state", kPrompt});
+  CHECK(wrong.code == 3);
+}
+
+TEST_CASE("generate: prompts from files, standard input and conversations") {
+  const std::vector<std::string> tail = {"--tokens", "20", "--temp", "0"};
+  const auto run = [&](std::vector<std::string> words, const std::string& input = "") {
+    words.insert(words.end(), tail.begin(), tail.end());
+    words.insert(words.begin(), {"generate", kChar});
+    const RunResult result = RunLanewise(words, {.input = input});
+    CAPTURE(result.messages);
+    CHECK(result.code == 0);
+    return result.output;
+  };
+  const std::string prompt = ReadWhole(kPrompt);
+  const std::string expected = run({"--prompt", prompt});
+  CHECK(run({"--prompt-file", kPrompt}) == expected);
+  CHECK(run({"--prompt-file", "-"}, prompt) == expected);
+  CHECK("" + prompt + run({"--prompt", prompt, "--no-echo"}) == expected);
+
+  const std::string talk = run({"--interactive"}, "First Citizen:\nAnd you?\n");
+  const std::string first = run({"--prompt", "First Citizen:\n", "--no-echo"});
+  CHECK(talk.starts_with(first));
+  CHECK(talk.size() > first.size());
+  CHECK(run({}).size() >= 20);  // no prompt at all
+}
+
+TEST_CASE("info describes models of every format") {
+  const Json json = JsonOf({"info", kChar, "--json"});
+  CHECK(json["format"] == "lrnnC02");
+  CHECK(json["config"]["dim"] == 32);
+  CHECK(json["tokenizer"]["kind"] == "seed-char");
+  CHECK(json["parameters"].get<int>() > 20000);
+  CHECK(Contains(RunLanewise({"info", kChar}).output, "slot_rnn"));
+  CHECK(Contains(RunLanewise({"info", kGolden + "/llama/llama_gqa_tied.bin"}).output, "llama"));
+}
+
+TEST_CASE("convert: every way there and back gives the same model") {
+  const TemporaryFolder folder;
+  const auto convert = [](const std::vector<std::string>& words) {
+    std::vector<std::string> arguments = {"convert"};
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    return RunLanewise(arguments);
+  };
+  CHECK(convert({kChar, folder / "model"}).code == 0);
+  CHECK(convert({folder / "model", folder / "back.bin"}).code == 0);
+  CHECK(ReadWhole(folder / "back.bin") == ReadWhole(kChar));
+  const Json before = JsonOf({"eval", kChar, "--data", kPrompt, "--json"});
+  CHECK(JsonOf({"eval", folder / "model", "--data", kPrompt, "--json"}) == before);
+
+  const std::string llama = kGolden + "/llama/llama_gqa_tied.bin";
+  CHECK(convert({llama, folder / "llama"}).code == 0);
+  CHECK(convert({folder / "llama", folder / "v1.bin", "--version", "1"}).code == 0);
+  CHECK(convert({folder / "v1.bin", folder / "v0.bin"}).code == 0);
+  CHECK(ReadWhole(folder / "v0.bin").size() == ReadWhole(llama).size());
+
+  CHECK(convert({kChar, folder / "model"}).code == 2);
+  CHECK(convert({kChar, folder / "back.bin"}).code == 2);
+  CHECK(convert({kChar, folder / "back.bin", "--force"}).code == 0);
+  CHECK(convert({kChar, folder / "x.bin", "--version", "1"}).code == 2);
+  CHECK(convert({kChar, folder / "none/x.bin"}).code == 4);
+}
+
+TEST_CASE("files that are no model, and models of another kind") {
+  const TemporaryFolder folder;
+  const std::string noise =
+      folder.Write("noise.bin", "this is not a model, whatever its name says");
+  const std::string empty = folder.Write("empty.bin", "");
+  const std::string bytes = ReadWhole(kChar);
+  const std::string cut = folder.Write("cut.bin", bytes.substr(0, bytes.size() / 2));
+  const std::string none = folder / "none";
+  for (const std::string& path : {noise, empty, cut, none, folder.path()}) {
+    CAPTURE(path);
+    const RunResult result = RunLanewise({"eval", path, "--data", kPrompt});
+    CHECK(result.code == 3);
+    CHECK(result.output.empty());
+    CHECK(Contains(result.messages, path));
+    CHECK(RunLanewise({"info", path}).code == 3);
+    CHECK(RunLanewise({"generate", path, "--prompt", "x"}).code == 3);
+  }
+  const RunResult text =
+      RunLanewise({"generate", kGolden + "/llama/llama_gqa_tied.bin", "--prompt", "x"});
+  CHECK(text.code == 3);
+  CHECK(Contains(text.messages, "tokenizer"));
+}
+
+TEST_CASE("texts and ids that cannot be evaluated") {
+  const TemporaryFolder folder;
+  const auto code = [&](const std::string& option, const std::string& path,
+                        const std::string& part) {
+    const RunResult result = RunLanewise({"eval", kChar, option, path});
+    CAPTURE(path);
+    CAPTURE(result.messages);
+    CHECK(Contains(result.messages, part));
+    CHECK(result.output.empty());
+    return result.code;
+  };
+  CHECK(code("--data", folder / "none.txt", "none.txt") == 3);
+  CHECK(code("--data", folder.Write("empty.txt", ""), "empty.txt") == 3);
+  CHECK(code("--data", folder.Write("one.txt", "a"), "one.txt") == 3);
+  CHECK(code("--token-ids", folder.Write("ids.txt", "1 2\n999999"), "ids.txt") == 3);
+  CHECK(code("--token-ids", folder.Write("words.txt", "1 two"), "words.txt") == 3);
+}
+
+TEST_CASE("a reader that has gone ends the program without a word") {
+  const RunResult result = RunLanewise({"generate", kChar, "--prompt", "x", "--tokens", "100000"},
+                                       {.close_output = true});
+  CHECK(result.code == 141);
+  CHECK(result.messages.empty());
+  CHECK(RunLanewise({"eval", kChar, "--data", kPrompt, "--json"}, {.close_output = true}).code ==
+        141);
+  CHECK(RunLanewise({"eval", kChar, "--data", kPrompt}, {.output_path = "/dev/full"}).code == 4);
+}
+
+TEST_CASE("a signal ends a text after a whole token, and JSON whole or not at all") {
+  for (const int signal : {2, 15}) {
+    const RunResult stopped =
+        RunLanewise({"generate", kChar, "--prompt", "x", "--tokens", "100000000"},
+                    {.signal = signal, .signal_when = "e"});
+    CHECK(stopped.code == 128 + signal);
+    CHECK(stopped.output.back() == '\n');
+  }
+  const RunResult json = RunLanewise(
+      {"generate", kChar, "--prompt", "x", "--tokens", "100000000", "--json"}, {.signal = 2});
+  CHECK(json.code == 130);
+  CHECK(json.output.empty());
+}

@@ -1,0 +1,279 @@
+// A tiny training from the command line: start, stop, resume, use; and what it refuses.
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.h"
+
+namespace {
+
+using Json = nlohmann::json;
+using lanewise::testing::ReadWhole;
+using lanewise::testing::RunLanewise;
+using lanewise::testing::RunOptions;
+using lanewise::testing::RunResult;
+using lanewise::testing::TemporaryFolder;
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::string SomeText(size_t lines) {
+  std::string text;
+  for (size_t i = 0; i < lines; ++i) {
+    text +=
+        "the quick brown fox number " + std::to_string(i * 37 % 101) + " jumps over the lazy dog\n";
+  }
+  return text;
+}
+
+// A model that trains in a moment.
+std::vector<std::string> Tiny(const std::string& data, const std::string& out,
+                              const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {
+      "train", "--data",  data, "--out", out,  "--tokenizer", "char", "--layers",  "1", "--dim",
+      "16",    "--heads", "2",  "--ctx", "16", "--batch",     "4",    "--threads", "2"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+RunResult Succeed(const std::vector<std::string>& words, const RunOptions& options = {}) {
+  RunResult result = RunLanewise(words, options);
+  CAPTURE(result.messages);
+  REQUIRE(result.code == 0);
+  return result;
+}
+
+void CheckRefusal(const std::vector<std::string>& words, int code,
+                  const std::vector<std::string>& parts) {
+  const RunResult result = RunLanewise(words);
+  CAPTURE(result.messages);
+  CHECK(result.code == code);
+  CHECK(result.output.empty());
+  for (const std::string& part : parts) {
+    CAPTURE(part);
+    CHECK(Contains(result.messages, part));
+  }
+}
+
+// What the program wrote: a terminal makes "\r\n" of its "\n".
+std::string WithoutReturns(std::string text) {
+  for (size_t at = 0; (at = text.find("\r\n", at)) != std::string::npos;) text.erase(at, 1);
+  return text;
+}
+
+std::string Weights(const std::string& run, int step) {
+  char name[64];
+  std::snprintf(name, sizeof(name), "/checkpoints/step-%06d/model.safetensors", step);
+  return ReadWhole(run + name);
+}
+
+}  // namespace
+
+TEST_CASE("train, stop, resume, generate, eval") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string whole = folder / "whole", parts = folder / "parts";
+  const RunResult first = Succeed(Tiny(data, whole, {"--steps", "20", "--json"}));
+  const Json record = Json::parse(first.output);
+  CHECK(record["step"] == 20);
+  CHECK(record["finished"] == true);
+  CHECK(record["val_loss"].get<double>() > 0);
+  for (const char* part : {"parameters", "Text", "Model", "Machine", "validation", "Done",
+                           "lanewise generate", "lanewise eval", "--resume", "loss.svg"}) {
+    CAPTURE(part);
+    CHECK(Contains(first.messages, part));
+  }
+  CHECK(std::filesystem::exists(whole + "/loss.svg"));
+  CHECK(std::filesystem::exists(whole + "/log.jsonl"));
+
+  // Stopped and resumed twice, the second time without saying where the text is.
+  const RunResult stopped = Succeed(Tiny(data, parts, {"--steps", "20", "--stop-after", "7"}));
+  CHECK(Contains(stopped.messages, "lanewise train --resume " + parts));
+  Succeed(Tiny(data, parts, {"--resume", "--stop-after", "6", "--threads", "1"}));
+  const RunResult last = Succeed({"train", "--resume", parts, "--quiet"});
+  CHECK(last.messages.empty());
+  CHECK(last.output.empty());
+  CHECK_FALSE(Weights(whole, 20).empty());
+  CHECK(Weights(whole, 20) == Weights(parts, 20));
+
+  // Once more when nothing is left, then longer.
+  CHECK(Contains(Succeed({"train", "--resume", parts}).messages, "finished"));
+  CheckRefusal({"train", "--resume", parts, "--steps", "10"}, 2, {"step 20"});
+  const RunResult longer =
+      Succeed({"train", "--resume", "--out", parts, "--steps", "24", "--json"});
+  CHECK(Json::parse(longer.output)["step"] == 24);
+
+  const Json info = Json::parse(Succeed({"info", parts, "--json"}).output);
+  CHECK(info["config"]["layers"] == 1);
+  CHECK(info["checkpoints"].size() >= 2);
+  CHECK(Contains(Succeed({"info", parts}).output, "Checkpoints"));
+  const RunResult text = Succeed({"generate", parts, "--prompt", "the ", "--tokens", "30"});
+  CHECK(text.output.size() >= 30);
+  const Json eval = Json::parse(Succeed({"eval", parts, "--data", data, "--json"}).output);
+  CHECK(eval["bits_per_byte"].get<double>() > 0);
+
+  // The run's own config starts another like it.
+  const RunResult again = Succeed({"train", "--config", whole + "/config.json", "--data", data,
+                                   "--out", folder / "again", "--tokenizer", "char", "--json"});
+  CHECK(Json::parse(again.output)["step"] == 20);
+  CHECK(Weights(folder / "again", 20) == Weights(whole, 20));
+  // And another model its weights.
+  const RunResult from = Succeed({"train", "--from", whole, "--data", data, "--out",
+                                  folder / "from", "--steps", "2", "--json"});
+  CHECK(Json::parse(from.output)["train_loss"].get<double>() <
+        record["train_loss"].get<double>() + 0.5);
+}
+
+TEST_CASE("what --resume refuses, with both values") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(100));
+  const std::string run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "3", "--lr", "0.001"}));
+  const std::vector<std::string> resume = {"train", "--resume", run, "--steps", "6"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = resume;
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  CheckRefusal(with({"--lr", "0.01"}), 2, {"--lr 0.01", "0.001"});
+  CheckRefusal(with({"--dim", "32"}), 2, {"--dim 32", "16"});
+  CheckRefusal(with({"--batch", "8"}), 2, {"--batch 8", "4"});
+  CheckRefusal(with({"--tokenizer", "byte"}), 2, {"byte", "char"});
+  CheckRefusal(with({"--model", "llama"}), 2, {"llama", "slot_rnn"});
+  CheckRefusal(with({"--seed", "7"}), 2, {"--seed 7", "1337"});
+  CheckRefusal(with({"--data", folder.Write("other.txt", SomeText(50))}), 3, {"data"});
+  CheckRefusal({"train", "--resume", folder / "none"}, 3, {"none"});
+  CheckRefusal({"train", "--resume", folder.path()}, 3, {"checkpoint"});
+  CheckRefusal(Tiny(data, run), 2, {"--resume"});
+  Succeed(with({"--data", data, "--lr", "0.001", "--eval-every", "2", "--threads", "1"}));
+}
+
+TEST_CASE("data and folders that cannot be trained on") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50));
+  CheckRefusal(Tiny(folder / "none.txt", folder / "a"), 3, {"none.txt"});
+  CheckRefusal(Tiny(folder.Write("empty.txt", ""), folder / "a"), 3, {"empty.txt"});
+  CheckRefusal(Tiny(folder.Write("one.txt", "x"), folder / "a"), 3, {"one.txt"});
+  std::filesystem::create_directory(folder / "bare");
+  CheckRefusal(Tiny(folder / "bare", folder / "a"), 3, {"bare"});
+  CheckRefusal(Tiny(data, folder / "a", {"--tokenizer", "chars"}), 2, {"char"});
+  CheckRefusal(Tiny(data, folder / "a", {"--heads", "3"}), 2, {"--heads 3"});
+  CheckRefusal(Tiny(data, data), 2, {"not a folder"});
+  CHECK_FALSE(std::filesystem::exists(folder / "a"));
+  folder.Write("foreign/config.json", "{}");
+  CheckRefusal(Tiny(data, folder / "foreign"), 2, {"config.json"});
+  CheckRefusal(Tiny(data, "/proc/lanewise-run"), 4, {"/proc/lanewise-run"});
+  CheckRefusal(Tiny(data, folder / "a", {"--dim", "65536", "--layers", "500"}), 6, {"GiB"});
+}
+
+TEST_CASE("short and strange texts train") {
+  const TemporaryFolder folder;
+  const std::string bytes("\xff\xfe\0ab\0\x80 c\n\xc3", 11);
+  std::string strange;
+  for (int i = 0; i < 30; ++i) strange += bytes;
+  const std::vector<std::pair<std::string, std::string>> texts = {
+      {"short", "just a few words"}, {"strange", strange}, {"single", std::string(500, 'a')}};
+  for (const auto& [name, text] : texts) {
+    CAPTURE(name);
+    const RunResult result = Succeed(
+        Tiny(folder.Write(name + ".txt", text), folder / name, {"--steps", "3", "--ctx", "64"}));
+    CHECK(Contains(result.messages, "Done"));
+  }
+}
+
+TEST_CASE("a signal saves and says how to go on; the folder then goes on") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string run = folder / "run";
+  for (const int signal : {2, 15}) {
+    std::vector<std::string> words =
+        signal == 2 ? Tiny(data, run, {"--steps", "100000000", "--eval-every", "0"})
+                    : std::vector<std::string>{"train", "--resume", run};
+    const RunResult result = RunLanewise(words, {.signal = signal, .signal_when = "step "});
+    CAPTURE(result.messages);
+    CHECK(result.code == 128 + signal);
+    CHECK(Contains(result.messages, "lanewise train --resume " + run));
+    CHECK(Contains(result.messages, "Stopped by"));
+  }
+  const RunResult twice = RunLanewise({"train", "--resume", run},
+                                      {.signal = 2, .signal_when = "step ", .signal_twice = true});
+  CHECK(twice.code == 130);
+  const RunResult after = RunLanewise({"train", "--resume", run, "--stop-after", "1"});
+  CAPTURE(after.messages);
+  CHECK(after.code == 0);
+}
+
+TEST_CASE("progress: one line as wide as the terminal, none without") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(100));
+  const std::vector<std::string> more = {"--steps", "30"};
+  for (const int columns : {20, 80}) {
+    const RunResult result =
+        Succeed(Tiny(data, folder / ("terminal" + std::to_string(columns)), more),
+                {.environment = {{"TERM", "xterm"}}, .terminal_columns = columns});
+    const std::string screen = WithoutReturns(result.messages);
+    CHECK(Contains(screen, "\rstep "));
+    // Between two returns of the carriage no progress is wider than the terminal.
+    size_t widest = 0;
+    for (size_t at = screen.find('\r'); at != std::string::npos;) {
+      const size_t end = screen.find_first_of("\r\n\b", at + 1);
+      if (end == std::string::npos) break;
+      if (screen[end] != '\n') widest = std::max(widest, end - at - 1);
+      at = screen.find('\r', end);
+    }
+    CAPTURE(columns);
+    CHECK(widest > 0);
+    CHECK(widest < static_cast<size_t>(columns));
+  }
+  const RunResult plain = Succeed(Tiny(data, folder / "plain", more));
+  CHECK_FALSE(Contains(plain.messages, "\r"));
+  CHECK_FALSE(Contains(plain.messages, "\033"));
+  CHECK(Contains(plain.messages, "step 1/30"));
+  // Nobody reads the messages: the training goes on.
+  CHECK(RunLanewise(Tiny(data, folder / "unread", more), {.close_messages = true}).code == 0);
+}
+
+TEST_CASE("profile and plan") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(100));
+  const std::string trace = folder / "trace.json";
+  Succeed(Tiny(data, folder / "a", {"--steps", "3", "--profile", trace}));
+  CHECK(Json::parse(ReadWhole(trace)).is_object());
+  CHECK(
+      Contains(Succeed(Tiny(data, folder / "b", {"--steps", "3", "--profile", "summary"})).messages,
+               "GFLOP/s"));
+
+  std::vector<std::string> words = Tiny(data, folder / "c", {"--steps", "50", "--json"});
+  words[0] = "plan";
+  const Json plan = Json::parse(Succeed(words).output);
+  for (const char* field : {"parameters", "flops_per_token", "peak_memory_bytes", "machine_gflops",
+                            "tokens_per_second", "seconds"}) {
+    CAPTURE(field);
+    CHECK(plan[field].get<double>() > 0);
+  }
+  CHECK(plan["steps"] == 50);
+  CHECK_FALSE(std::filesystem::exists(folder / "c"));
+}
+
+TEST_CASE("two processes on one folder: the second is refused") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(100));
+  const std::string run = folder / "run";
+  // The first one's shell runs the second while the first trains.
+  const std::string program = std::string(LANEWISE_BINARY_DIR) + "/lanewise";
+  const std::string script = program + " train --data " + data + " --out " + run +
+                             " --layers 1 --dim 16 --heads 2 --steps 100000000 --quiet & first=$!; "
+                             "while [ ! -e " +
+                             run + "/.lock ]; do sleep 0.05; done; sleep 0.3; " + program +
+                             " train --data " + data + " --out " + run +
+                             "; code=$?; kill -9 $first; echo $code $first";
+  const RunResult result =
+      lanewise::testing::RunProcess({"/bin/sh", "-c", script}, {.limit_seconds = 60});
+  CAPTURE(result.messages);
+  REQUIRE(result.output.size() > 2);
+  CHECK(result.output.substr(0, 2) == "7 ");
+  const std::string pid = result.output.substr(2, result.output.find('\n') - 2);
+  CHECK(Contains(result.messages, pid));
+}
