@@ -37,6 +37,7 @@ struct GraphOptions {
   float dropout = 0;             // only with gradients
   bool recompute_layers = false; // only with gradients
   size_t cache_capacity = 0;     // tokens that a KV cache can hold (models that have one)
+  bool slide_cache = false;      // a full cache forgets its oldest tokens instead of refusing new ones
 };
 
 // The graph and the tensors that a caller binds. Absent ones are not needed with the options given.
@@ -70,6 +71,8 @@ class Model {
   virtual void Initialize(std::string_view scheme, uint64_t seed, std::span<float> weights) const = 0;
   // Multiplications and additions of matrix products (and attention) for one trained token, forward and backward.
   virtual double TrainFlopsPerToken(size_t steps) const = 0;
+  // Weights that one decoded token reads: all matrices but an embedding table of its own.
+  virtual size_t DecodeWeights() const = 0;
 
   const ParamSet& params() const { return params_; }
 

@@ -12,13 +12,14 @@ using runtime::StrCat;
 
 struct Session::Runner {
   Runner(const Model& model, const runtime::Scheduler& scheduler, size_t sequences, size_t steps_in,
-         size_t capacity)
+         const SessionOptions& options)
       : steps(steps_in) {
     ModelGraph built = model.Build({.sequences = sequences,
                                     .steps = steps,
                                     .logits = true,
                                     .state = true,
-                                    .cache_capacity = capacity});
+                                    .cache_capacity = options.cache_capacity,
+                                    .slide_cache = options.slide});
     auto graph = std::make_shared<const runtime::Graph>(std::move(built.graph));
     auto plan = std::make_shared<const runtime::Plan>(
         runtime::MakePlan(*graph, scheduler.All().max_workers()));
@@ -44,10 +45,10 @@ Session::Session(const Model& model, const float* weights, const runtime::Schedu
       std::all_of(specs_.begin(), specs_.end(), [](const StateSpec& s) { return s.in_place; });
   states_[0] = runtime::Arena("model state", floats * sizeof(float));
   if (!in_place) states_[1] = runtime::Arena("model state", floats * sizeof(float));
-  decode_ = std::make_shared<Runner>(model, scheduler, options_.streams, 1, options_.cache_capacity);
+  decode_ = std::make_shared<Runner>(model, scheduler, options_.streams, 1, options_);
   if (options_.streams == 1 && options_.prefill_steps > 1) {
-    prefill_ = std::make_shared<Runner>(model, scheduler, 1, options_.prefill_steps,
-                                        options_.cache_capacity);
+    const size_t steps = std::min(options_.prefill_steps, options_.cache_capacity);
+    prefill_ = std::make_shared<Runner>(model, scheduler, 1, steps, options_);
   }
   for (Runner* runner : {decode_.get(), prefill_.get()}) {
     if (runner != nullptr) runner->executor->BindParameters(weights, nullptr);
@@ -70,7 +71,7 @@ std::span<float> Session::State(size_t which, size_t spec) const {
 }
 
 uint64_t Session::room() const {
-  if (model_.recurrent()) return std::numeric_limits<uint64_t>::max();
+  if (model_.recurrent() || options_.slide) return std::numeric_limits<uint64_t>::max();
   return options_.cache_capacity - std::min<uint64_t>(position_, options_.cache_capacity);
 }
 

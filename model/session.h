@@ -18,6 +18,7 @@ struct SessionOptions {
   size_t streams = 1;         // sequences that advance together
   size_t cache_capacity = 0;  // tokens for models with a KV cache; 0: the model's context
   size_t prefill_steps = 64;  // tokens of one prefill chunk
+  bool slide = false;         // a full KV cache forgets its oldest tokens: text without end
 };
 
 // Keeps the state of each stream; the weights belong to the caller and may change between calls (a sample while

@@ -142,7 +142,8 @@ struct Llama::Builder {
                                             .starts = m.starts,
                                             .lengths = m.lengths,
                                             .keys = m.state_in[2 * index],
-                                            .values = m.state_in[2 * index + 1]})
+                                            .values = m.state_in[2 * index + 1],
+                                            .slide = options.slide_cache})
                       : Attention(g, qkv, shape);
     return Residual(out, l.wo, x, index, 0);
   }
@@ -215,13 +216,18 @@ void Llama::Initialize(std::string_view scheme, uint64_t seed, std::span<float> 
   }
 }
 
-double Llama::TrainFlopsPerToken(size_t steps) const {
-  double weights = static_cast<double>(config_.dim * config_.vocab_size);
+size_t Llama::DecodeWeights() const {
+  size_t weights = config_.dim * config_.vocab_size;
   for (const Layer& l : layers_) {
-    for (const ParamBlock* b : {&l.wqkv, &l.wo, &l.w13, &l.w2}) weights += static_cast<double>(b->Count());
+    for (const ParamBlock* b : {&l.wqkv, &l.wo, &l.w13, &l.w2}) weights += b->Count();
   }
-  // Causal: half of 12 * T * E for each layer.
-  return 6 * weights + 6.0 * static_cast<double>(config_.layers * steps * config_.dim);
+  return weights;
+}
+
+double Llama::TrainFlopsPerToken(size_t steps) const {
+  // Attention is causal: half of 12 * T * E for each layer.
+  return 6 * static_cast<double>(DecodeWeights()) +
+         6.0 * static_cast<double>(config_.layers * steps * config_.dim);
 }
 
 }  // namespace lanewise::model

@@ -262,15 +262,19 @@ ModelGraph SlotRnn::Build(const GraphOptions& options) const {
   return Builder{*this, options}.Build();
 }
 
-double SlotRnn::TrainFlopsPerToken(size_t) const {
-  double weights = static_cast<double>(config_.dim * config_.vocab_size);
+size_t SlotRnn::DecodeWeights() const {
+  size_t weights = head_.Count();
   for (const Layer& l : layers_) {
     for (const ParamBlock* b : {&l.gates, &l.decay_lora_b, &l.wr, &l.wk, &l.wv, &l.wo, &l.ffn_in,
                                 &l.ffn_down}) {
-      weights += static_cast<double>(b->Count());
+      weights += b->Count();
     }
   }
-  return 6 * weights;
+  return weights;
+}
+
+double SlotRnn::TrainFlopsPerToken(size_t) const {
+  return 6 * static_cast<double>(DecodeWeights());
 }
 
 }  // namespace lanewise::model

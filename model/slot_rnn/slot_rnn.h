@@ -38,6 +38,7 @@ class SlotRnn final : public Model {
   ModelGraph Build(const GraphOptions& options) const override;
   void Initialize(std::string_view scheme, uint64_t seed, std::span<float> weights) const override;
   double TrainFlopsPerToken(size_t steps) const override;
+  size_t DecodeWeights() const override;
 
  private:
   struct Layer {
