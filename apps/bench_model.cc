@@ -236,9 +236,7 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
     if (!decode || session.room() < portion) session.Reset();
     for (size_t i = 0; i < portion; ++i) decode ? session.Step(tokens) : session.Feed(tokens);
   });
-  const bool tied = plan.model.value("tied", false);
-  const double embedding = static_cast<double>(vocab) * plan.model.value("dim", 0.0);
-  const double read = static_cast<double>(model->params().Count()) - (tied ? 0 : embedding);
+  const auto read = static_cast<double>(model->DecodeWeights());
   return {.tokens_per_second = Median(speeds),
           .flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
           .bytes_per_token = decode ? read * sizeof(float) / static_cast<double>(streams) : 0,
