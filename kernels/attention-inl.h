@@ -72,6 +72,7 @@ HWY_INLINE V32 Exp2(F32 d, V32 x) {
   const V32 magic = hn::Set(d, 12582912.0f + 127.0f);
   const V32 t = hn::Add(x, magic);
   const V32 r = hn::Sub(x, hn::Sub(t, magic));
+  // A minimax fit of 2^r - 1 for |r| <= 1/2 (2e-9 relative to 2^r).
   V32 p = hn::MulAdd(hn::Set(d, 1.53533621e-4f), r, hn::Set(d, 1.33988746e-3f));
   p = hn::MulAdd(p, r, hn::Set(d, 9.61843736e-3f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.55033247e-2f));
@@ -184,18 +185,19 @@ HWY_INLINE void PackRows(F32 d, Mat<const float> from, float scale, float* HWY_R
   std::fill(to + from.rows * stride, to + end * stride, 0.0f);
 }
 
-// Rows that products can read in whole vectors (if kWholeVectors) and in blocks of rows: `from`
-// itself where its shape allows and `copy` does not want it otherwise, else a copy in `buffer`.
+// Rows as products read them: in whole vectors, in blocks of kRowBlock rows, or both.
+enum class ReadAs { kWholeVectors, kWholeBlocks, kBoth };
 struct PackedRows {
   const float* data;
   size_t stride;
 };
-template <bool kWholeVectors>
-HWY_INLINE PackedRows RowsOrCopy(F32 d, Mat<const float> from, bool copy, float* buffer,
-                                 size_t stride) {
-  const bool whole_rows = kWholeVectors || from.rows % kRowBlock == 0;
-  const bool whole_vectors = !kWholeVectors || from.cols % hn::Lanes(d) == 0;
-  if (!copy && whole_rows && whole_vectors) return {from.data, from.stride};
+
+// `from` itself where its shape allows such reads and `copy` does not ask for a copy in `buffer`.
+HWY_INLINE PackedRows RowsOrCopy(F32 d, ReadAs read, Mat<const float> from, bool copy,
+                                 float* buffer, size_t stride) {
+  const bool rows = read == ReadAs::kWholeVectors || from.rows % kRowBlock == 0;
+  const bool vectors = read == ReadAs::kWholeBlocks || from.cols % hn::Lanes(d) == 0;
+  if (!copy && rows && vectors) return {from.data, from.stride};
   PackRows(d, from, 1.0f, buffer, stride);
   return {buffer, stride};
 }
@@ -253,6 +255,8 @@ struct Extent {
     const ptrdiff_t seen = Seen(std::min(end, queries) - 1);
     return seen <= 0 ? 0 : RoundUp(std::min(keys, static_cast<size_t>(seen)), kRowBlock);
   }
+  // Rows that products over blocks of kRowBlock lanes may read of the lanes before `end`.
+  size_t RowsRead(size_t end) const { return RowsFor(RoundUp(end, kRowBlock)); }
   // The first row that some lane from `lane` on does not see. Rows of padding are seen by none.
   size_t MaskFrom(size_t lane) const {
     const ptrdiff_t seen = Seen(lane);
@@ -301,11 +305,10 @@ struct OnlineSoftmax {
 };
 
 // Turns scores into exp2(score - max) with the running maximum, updates max and sum, and gives the
-// correction. Rows that no query of a vector sees become zero. True if some correction is not 1.
+// correction. Unseen rows that products read are zero afterwards. True if a correction is not 1.
 HWY_INLINE bool SoftmaxTile(F32 d, const Extent& extent, float* HWY_RESTRICT scores,
                             const OnlineSoftmax& state) {
   const size_t lanes = hn::Lanes(d);
-  const size_t all_rows = RoundUp(extent.keys, kRowBlock);
   const V32 minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
   const V32 one = hn::Set(d, 1.0f);
   bool corrected = false;
@@ -330,7 +333,8 @@ HWY_INLINE bool SoftmaxTile(F32 d, const Extent& extent, float* HWY_RESTRICT sco
       hn::StoreU(p, d, column + j * kTile);
       sum = hn::Add(sum, p);
     }
-    for (; j < all_rows; ++j) hn::StoreU(hn::Zero(d), d, column + j * kTile);
+    const size_t rows_read = extent.RowsRead(lane + lanes);
+    for (; j < rows_read; ++j) hn::StoreU(hn::Zero(d), d, column + j * kTile);
     const V32 correction = Exp2(d, hn::Sub(old_max, max));
     corrected = corrected || !hn::AllTrue(d, hn::Eq(correction, one));
     hn::StoreU(max, d, state.max + lane);

@@ -81,8 +81,9 @@ void ForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, siz
     }
     for (size_t k0 = 0; k0 < block_end; k0 += kTile) {
       const size_t keys = std::min(kTile, block_end - k0);
-      const PackedRows kr = RowsOrCopy<false>(d, k.Rows(k0, keys), copy, kp, stride);
-      const PackedRows vr = RowsOrCopy<true>(d, v.Rows(k0, keys), copy, vp, stride);
+      const PackedRows kr = RowsOrCopy(d, ReadAs::kWholeBlocks, k.Rows(k0, keys), copy, kp, stride);
+      const PackedRows vr =
+          RowsOrCopy(d, ReadAs::kWholeVectors, v.Rows(k0, keys), copy, vp, stride);
       for (size_t t = 0; t < count; ++t) {
         const ForwardTile& tile = tiles[t];
         if (k0 >= tile.q0 + tile.queries) continue;
@@ -124,19 +125,18 @@ struct QueryTile {
   size_t queries;
   float* qt;     // [head_dim, kTile], times scale * log2(e)
   float* dot;    // [head_dim, kTile]
-  float* qr;     // [kTile, stride], times scale
-  float* dor;    // [kTile, stride]
   float* lse;    // [kTile], base 2
   float* delta;  // [kTile]
   float* dq;     // [kTile, stride], without the scale
+  PackedRows q, dout;
+  float *q_copy, *dout_copy;  // [kTile, stride]
 };
 
-// Keys and values, packed, and their gradients.
+// Keys and values, and their gradients (dk without the scale) in blocks of rows.
 struct KeyRange {
-  float* k;  // all [RoundUp(keys, kRowBlock), stride]
-  float* v;
-  float* dk;
-  float* dv;
+  PackedRows k, v;
+  float *k_copy, *v_copy;  // all [RoundUp(keys, kRowBlock), stride]
+  float *dk, *dv;
 };
 
 // Buffers of the backward pass, for `keys` keys at a time.
@@ -148,13 +148,13 @@ struct BackwardBuffers {
     ds = memory.Take(kTile * kTile);
     tile.qt = memory.Take(head_dim * kTile);
     tile.dot = memory.Take(head_dim * kTile);
-    tile.qr = memory.Take(kTile * stride);
-    tile.dor = memory.Take(kTile * stride);
+    tile.q_copy = memory.Take(kTile * stride);
+    tile.dout_copy = memory.Take(kTile * stride);
     tile.lse = memory.Take(kTile);
     tile.delta = memory.Take(kTile);
     tile.dq = memory.Take(kTile * stride);
-    range.k = memory.Take(keys * stride);
-    range.v = memory.Take(keys * stride);
+    range.k_copy = memory.Take(keys * stride);
+    range.v_copy = memory.Take(keys * stride);
     range.dk = memory.Take(keys * stride);
     range.dv = memory.Take(keys * stride);
   }
@@ -166,14 +166,14 @@ struct BackwardBuffers {
 };
 
 HWY_INLINE void PackQueries(F32 d, Mat<const float> q, Mat<const float> dout, const float* lse,
-                            const float* delta, size_t q0, size_t stride, QueryTile& tile) {
+                            const float* delta, size_t q0, size_t stride, bool copy,
+                            QueryTile& tile) {
   tile.q0 = q0;
   tile.queries = q.rows;
-  const float scale = Scale(q.cols);
-  PackTransposed(q, scale * kLog2E, tile.qt);
+  PackTransposed(q, Scale(q.cols) * kLog2E, tile.qt);
   PackTransposed(dout, 1.0f, tile.dot);
-  PackRows(d, q, scale, tile.qr, stride);
-  PackRows(d, dout, 1.0f, tile.dor, stride);
+  tile.q = RowsOrCopy(d, ReadAs::kWholeVectors, q, copy, tile.q_copy, stride);
+  tile.dout = RowsOrCopy(d, ReadAs::kWholeVectors, dout, copy, tile.dout_copy, stride);
   std::fill_n(tile.lse, kTile, 0.0f);
   std::fill_n(tile.delta, kTile, 0.0f);
   for (size_t i = 0; i < q.rows; ++i) tile.lse[i] = lse[q0 + i] * kLog2E;
@@ -184,7 +184,6 @@ HWY_INLINE void PackQueries(F32 d, Mat<const float> q, Mat<const float> dout, co
 HWY_INLINE void ProbabilityTile(F32 d, const Extent& extent, const QueryTile& tile,
                                 float* HWY_RESTRICT p, float* HWY_RESTRICT ds) {
   const size_t lanes = hn::Lanes(d);
-  const size_t all_rows = RoundUp(extent.keys, kRowBlock);
   const V32 zero = hn::Zero(d);
   for (size_t lane = 0; lane < extent.queries; lane += lanes) {
     const size_t rows = extent.RowsFor(lane + lanes);
@@ -205,7 +204,8 @@ HWY_INLINE void ProbabilityTile(F32 d, const Extent& extent, const QueryTile& ti
       hn::StoreU(Masked(d, extent, j, lane, pv, zero), d, pj);
       hn::StoreU(Masked(d, extent, j, lane, dsv, zero), d, dsj);
     }
-    for (; j < all_rows; ++j, pj += kTile, dsj += kTile) {
+    const size_t rows_read = extent.RowsRead(lane + lanes);
+    for (; j < rows_read; ++j, pj += kTile, dsj += kTile) {
       hn::StoreU(zero, d, pj);
       hn::StoreU(zero, d, dsj);
     }
@@ -220,9 +220,10 @@ HWY_INLINE void BackwardTile(F32 d, const Extent& extent, size_t head_dim, size_
   const size_t stride = b.stride;
   const size_t vectors = stride / hn::Lanes(d);
   const QueryTile& tile = b.tile;
-  const float* const k = b.range.k + key * stride;
-  Scores(d, extent, k, stride, head_dim, tile.qt, b.p);
-  Scores(d, extent, b.range.v + key * stride, stride, head_dim, tile.dot, b.ds);
+  const PackedRows k = {b.range.k.data + key * b.range.k.stride, b.range.k.stride};
+  const PackedRows v = {b.range.v.data + key * b.range.v.stride, b.range.v.stride};
+  Scores(d, extent, k.data, k.stride, head_dim, tile.qt, b.p);
+  Scores(d, extent, v.data, v.stride, head_dim, tile.dot, b.ds);
   ProbabilityTile(d, extent, tile, b.p, b.ds);
   if constexpr (kKeys) {
     for (size_t j = 0; j < extent.keys; j += kRowBlock) {
@@ -231,18 +232,18 @@ HWY_INLINE void BackwardTile(F32 d, const Extent& extent, size_t head_dim, size_
       const size_t depth = extent.queries - i;
       float* const dk = b.range.dk + (key + j) * stride;
       float* const dv = b.range.dv + (key + j) * stride;
-      ProductRows<false>(d, b.p + j * kTile + i, kTile, tile.dor + i * stride, stride, depth,
-                         vectors, dv, stride, true);
-      ProductRows<false>(d, b.ds + j * kTile + i, kTile, tile.qr + i * stride, stride, depth,
-                         vectors, dk, stride, true);
+      ProductRows<false>(d, b.p + j * kTile + i, kTile, tile.dout.data + i * tile.dout.stride,
+                         tile.dout.stride, depth, vectors, dv, stride, true);
+      ProductRows<false>(d, b.ds + j * kTile + i, kTile, tile.q.data + i * tile.q.stride,
+                         tile.q.stride, depth, vectors, dk, stride, true);
     }
   }
   if constexpr (kQueries) {
     for (size_t i = 0; i < extent.queries; i += kRowBlock) {
       const size_t depth = std::min(extent.keys, extent.RowsFor(i + kRowBlock));
       if (depth == 0 && !first_for_dq) continue;
-      ProductRows<true>(d, b.ds + i, kTile, k, stride, depth, vectors, tile.dq + i * stride, stride,
-                        !first_for_dq);
+      ProductRows<true>(d, b.ds + i, kTile, k.data, k.stride, depth, vectors, tile.dq + i * stride,
+                        stride, !first_for_dq);
     }
   }
 }
@@ -278,8 +279,11 @@ HWY_INLINE void BackwardChunk(F32 d, Mat<const float> q, Mat<const float> k, Mat
                               BackwardBuffers& b) {
   const size_t head_dim = k.cols;
   const size_t keys = end - begin;
-  PackRows(d, k.Rows(begin, keys), 1.0f, b.range.k, b.stride);
-  PackRows(d, v.Rows(begin, keys), 1.0f, b.range.v, b.stride);
+  const bool copy = k.rows >= kCopyFrom;
+  b.range.k = RowsOrCopy(d, kQueries ? ReadAs::kBoth : ReadAs::kWholeBlocks, k.Rows(begin, keys),
+                         copy, b.range.k_copy, b.stride);
+  b.range.v =
+      RowsOrCopy(d, ReadAs::kWholeBlocks, v.Rows(begin, keys), copy, b.range.v_copy, b.stride);
   std::fill_n(b.range.dk, RoundUp(keys, kRowBlock) * b.stride, 0.0f);
   std::fill_n(b.range.dv, RoundUp(keys, kRowBlock) * b.stride, 0.0f);
   for (size_t head = 0; head < lse.rows; ++head) {
@@ -288,7 +292,7 @@ HWY_INLINE void BackwardChunk(F32 d, Mat<const float> q, Mat<const float> k, Mat
     for (size_t q0 = begin; q0 < q.rows; q0 += kTile) {
       const size_t queries = std::min(kTile, q.rows - q0);
       PackQueries(d, qh.Rows(q0, queries), doh.Rows(q0, queries), lse.Row(head), delta.Row(head),
-                  q0, b.stride, b.tile);
+                  q0, b.stride, copy, b.tile);
       for (size_t k0 = begin; k0 < std::min(end, q0 + queries); k0 += kTile) {
         const Extent extent = {std::min({kTile, end - k0, q0 + queries - k0}), queries,
                                static_cast<ptrdiff_t>(q0 + 1) - static_cast<ptrdiff_t>(k0)};
@@ -300,7 +304,7 @@ HWY_INLINE void BackwardChunk(F32 d, Mat<const float> q, Mat<const float> k, Mat
       }
     }
   }
-  Unpack(d, b.range.dk, b.stride, 1.0f, false, dk.Rows(begin, keys));
+  Unpack(d, b.range.dk, b.stride, Scale(head_dim), false, dk.Rows(begin, keys));
   Unpack(d, b.range.dv, b.stride, 1.0f, false, dv.Rows(begin, keys));
 }
 
@@ -334,15 +338,18 @@ void BackwardQueriesImpl(Mat<const float> q, Mat<const float> k, Mat<const float
   const F32 d;
   const size_t head_dim = k.cols;
   BackwardBuffers b(scratch, head_dim, hn::Lanes(d), kTile);
+  const bool copy = k.rows >= kCopyFrom;
   for (size_t q0 = begin; q0 < end; q0 += kTile) {
     const size_t queries = std::min(kTile, end - q0);
     PackQueries(d, q.Rows(q0, queries), dout.Rows(q0, queries), lse.data(), delta.data(), q0,
-                b.stride, b.tile);
+                b.stride, copy, b.tile);
     for (size_t k0 = 0; k0 < q0 + queries; k0 += kTile) {
       const Extent extent = {std::min(kTile, q0 + queries - k0), queries,
                              static_cast<ptrdiff_t>(q0 + 1) - static_cast<ptrdiff_t>(k0)};
-      PackRows(d, k.Rows(k0, extent.keys), 1.0f, b.range.k, b.stride);
-      PackRows(d, v.Rows(k0, extent.keys), 1.0f, b.range.v, b.stride);
+      b.range.k =
+          RowsOrCopy(d, ReadAs::kBoth, k.Rows(k0, extent.keys), copy, b.range.k_copy, b.stride);
+      b.range.v = RowsOrCopy(d, ReadAs::kWholeBlocks, v.Rows(k0, extent.keys), copy, b.range.v_copy,
+                             b.stride);
       BackwardTile<true, false>(d, extent, head_dim, 0, k0 == 0, b);
     }
     Unpack(d, b.tile.dq, b.stride, Scale(head_dim), false, dq.Rows(q0, queries));

@@ -79,9 +79,11 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
                            static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
                            static_cast<ptrdiff_t>(heads)};
     const PackedRows kr =
-        RowsOrCopy<false>(d, p.k.Rows(k0, extent.keys).Cols(column, head_dim), false, kp, stride);
+        RowsOrCopy(d, ReadAs::kWholeBlocks, p.k.Rows(k0, extent.keys).Cols(column, head_dim), false,
+                   kp, stride);
     const PackedRows vr =
-        RowsOrCopy<true>(d, p.v.Rows(k0, extent.keys).Cols(column, head_dim), false, vp, stride);
+        RowsOrCopy(d, ReadAs::kWholeVectors, p.v.Rows(k0, extent.keys).Cols(column, head_dim),
+                   false, vp, stride);
     Scores(d, extent, kr.data, kr.stride, head_dim, qt, scores);
     const bool corrected = SoftmaxTile(d, extent, scores, state);
     AddValues(d, extent, scores, vr, k0 == p.begin, corrected, state);
