@@ -50,7 +50,7 @@ class GenerateCommand : public Command {
   Json ToJson(const std::string& prompt, const GenerateReport& report) const;
 
   std::string path_, prompt_, prompt_file_;
-  bool interactive_ = false, no_echo_ = false;
+  bool interactive_ = false, no_echo_ = false, slide_ = false;
   int64_t tokens_ = 200, top_k_ = 0, repeat_window_ = 64;
   std::vector<std::string> stop_;
   std::string save_state_, load_state_;
@@ -70,6 +70,8 @@ void GenerateCommand::Declare(Options& options) {
   options.Flag("no-echo", &no_echo_, "do not print the prompt before the text");
   DeclareSampling(options);
   options.Group("State");
+  options.Flag("slide", &slide_,
+               "llama: when the context is full, forget the oldest tokens and go on");
   options.Text("save-state", "FILE", &save_state_,
                "save what the model remembers at the end, to go on later");
   options.Text("load-state", "FILE", &load_state_, "go on from a state of the same model");
@@ -133,7 +135,7 @@ void GenerateCommand::Interact(Generator& generator) {
     const GenerateReport report = Turn(generator, (line_is_open ? "\n" : "") + *line + "\n");
     line_is_open = !report.text.empty() && report.text.back() != '\n';
     if (report.reason == model::StopReason::kContextFull) {
-      messages().Line("The model's context is full.");
+      messages().Line("The model's context is full; --slide goes on.");
       break;
     }
     if (StopSignal().load() != 0) break;
@@ -165,7 +167,7 @@ void GenerateCommand::Summarize(const GenerateReport& report) const {
                     FormatDuration(report.prompt_seconds) + "]");
   }
   if (report.reason == model::StopReason::kContextFull) {
-    messages().Line("Stopped: the model's context is full.");
+    messages().Line("Stopped: the model's context is full; --slide goes on.");
   }
 }
 
@@ -181,7 +183,7 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
   if (SignalExitCode() != 0) return SignalExitCode();
 
   const auto scheduler = common_.MakeScheduler();
-  model::Session session(*loaded.model, loaded.weights(), *scheduler);
+  model::Session session(*loaded.model, loaded.weights(), *scheduler, {.slide = slide_});
   model::GenerateOptions generate{.sampler = sampler_,
                                   .tokens = static_cast<uint64_t>(tokens_),
                                   .stop = stop_,

@@ -67,7 +67,8 @@ void TrainFlags::DeclareLength(Options& options) {
   options.Number("epochs", "X", &options_.epochs, kLater, "times over the text");
   options.Integer("tokens", "N", &options_.tokens, kLow, kHigh, "tokens to train on");
   options.Number("minutes", "X", &options_.minutes, kLater,
-                 "about this long: measured once, then a fixed number of steps");
+                 "about this long (with --resume: longer by this): measured once, then a fixed "
+                 "number of steps");
   options.Exclusive("");
   options.Integer("stop-after", "N", &options_.stop_after, kLow, kHigh,
                   "stop after N steps of this session, save, and leave the schedule as it is");

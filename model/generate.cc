@@ -108,7 +108,7 @@ void Generator::FeedPending(GenerateReport* report) {
   if (pending_.size() > session_.room()) {
     throw UsageError("the prompt has " + std::to_string(pending_.size()) +
                      " tokens; the model's context has room for " +
-                     std::to_string(session_.room()));
+                     std::to_string(session_.room()) + "; shorten it, or let it slide (--slide)");
   }
   const double begin = Now();
   report->prompt_tokens = pending_.size();

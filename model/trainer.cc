@@ -156,11 +156,16 @@ void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
   val_loss_ = checkpoint.val_loss;
 }
 
-// --minutes: measures this machine once with the real step, then trains a fixed number of steps. Nothing that is
-// trained changes: the learning rate and the gradients of the updates are zero.
+// --minutes: measures this machine once with the real step, then trains a fixed number of steps, on top of those of a
+// run that goes on. Nothing that is trained changes: the learning rate and the gradients of the updates are zero, and
+// where there are moments and a carried state already, these are left and put back.
 void Trainer::Impl::FixLength() {
   if (plan_.steps > 0) return;
   const DataPosition position = source_->position();
+  std::vector<std::vector<float>> state;
+  for (const TrainStep::StateTensor& tensor : step_->StateTensors()) {
+    state.emplace_back(tensor.values.begin(), tensor.values.end());
+  }
   FetchStep();
   const double budget = std::min(2.0, plan_.minutes * 60 * 0.03);
   const double begin = Now();
@@ -170,16 +175,20 @@ void Trainer::Impl::FixLength() {
     Gradients(1);
     step_->Finish();
     step_->Zero();
-    optimizer_->Update(1, {.eps = 1e-8}, 1.0, Weights(), step_->gradients());
+    if (done_ == 0) optimizer_->Update(1, {.eps = 1e-8}, 1.0, Weights(), step_->gradients());
     if (n > 0) best = std::min(best, Now() - start);
   }
   source_->set_position(position);
-  step_->ResetState();
+  const std::vector<TrainStep::StateTensor> tensors = step_->StateTensors();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::copy(state[i].begin(), state[i].end(), tensors[i].values.begin());
+  }
   // The rest goes to evaluations, saves, and a machine that slows down when it gets warm.
   const double seconds = plan_.minutes * 60 - (Now() - begin);
-  plan_.FixSteps(std::max<int64_t>(1, static_cast<int64_t>(0.88 * seconds / best)));
+  const auto steps = std::max<int64_t>(1, static_cast<int64_t>(0.88 * seconds / best));
+  plan_.FixSteps(done_ + steps);
   observer_->OnNotice(StrCat("a step takes ", static_cast<int64_t>(best * 1e4) / 10.0,
-                             " ms here: training ", plan_.steps, " steps"));
+                             " ms here: training ", steps, done_ > 0 ? " more steps" : " steps"));
 }
 
 void Trainer::Impl::ChooseIntervals() {
