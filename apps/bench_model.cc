@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <limits>
 
 #include "apps/command.h"
@@ -28,36 +27,71 @@ constexpr size_t kBandwidthBytes = size_t{256} << 20;
 
 enum class Path { kTrain, kPrefill, kDecode };
 
-// Records the speed of each step after the first and ends the training.
-class StepSpeeds : public model::TrainObserver {
- public:
-  explicit StepSpeeds(int64_t steps) : steps_(steps) {}
-  void OnStep(const model::StepReport& report) override {
-    if (report.step > 1) speeds_.push_back(report.tokens_per_second);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    const auto measured = static_cast<int64_t>(speeds_.size());
-    const bool enough = steps_ > 0 ? measured >= steps_ : measured >= 3 && seconds > kSeconds;
-    if (enough || StopSignal().load() != 0) stop_ = 1;
-    messages().Progress({"step " + std::to_string(report.step),
-                         FormatCount(report.tokens_per_second) + " tokens/s"});
-  }
-  const std::atomic<int>& stop() const { return stop_; }
-  std::vector<double>& speeds() { return speeds_; }
-
- private:
-  int64_t steps_;
-  std::atomic<int> stop_{0};
-  std::vector<double> speeds_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
-
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   const size_t middle = values.size() / 2;
   return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// The rounds of a measurement, each between two probes of the machine's peak: it moves on shared
+// machines. A round counts with the better probe beside it, so that a neighbor's burst during one
+// flatters nothing.
+class Rounds {
+ public:
+  Rounds(const runtime::Scheduler& scheduler, int64_t wanted)
+      : scheduler_(scheduler), wanted_(wanted) {}
+
+  // The first round warms up and is left out.
+  void Add(double tokens_per_second) {
+    const double before = probe_;
+    probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02);
+    messages().Progress(
+        {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});
+    if (before == 0) return;
+    speeds_.push_back(tokens_per_second);
+    peaks_.push_back(std::max(before, probe_));
+    shares_.push_back(tokens_per_second / peaks_.back());
+  }
+  bool Enough() const {
+    if (StopSignal().load() != 0) return true;
+    const auto rounds = static_cast<int64_t>(speeds_.size());
+    return wanted_ > 0 ? rounds >= wanted_ : rounds >= 3 && SecondsSince(begin_) > kSeconds;
+  }
+  double TokensPerSecond() const { return Median(speeds_); }
+  double PeakGflops() const { return Median(peaks_); }
+  // Share of the peak for so much work a token, in GFLOP.
+  double Share(double gflop) const { return Median(shares_) * gflop; }
+  size_t count() const { return speeds_.size(); }
+
+ private:
+  const runtime::Scheduler& scheduler_;
+  int64_t wanted_;
+  double probe_ = 0;
+  std::vector<double> speeds_, peaks_, shares_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+// Ends a training after enough rounds.
+class StepSpeeds : public model::TrainObserver {
+ public:
+  explicit StepSpeeds(Rounds* rounds) : rounds_(rounds) {}
+  void OnStep(const model::StepReport& report) override {
+    rounds_->Add(report.tokens_per_second);
+    if (rounds_->Enough()) stop_ = 1;
+  }
+  const std::atomic<int>& stop() const { return stop_; }
+
+ private:
+  Rounds* rounds_;
+  std::atomic<int> stop_{0};
+};
 
 std::vector<int32_t> RandomTokens(size_t count, size_t vocab_size) {
   std::vector<int32_t> tokens(count);
@@ -85,7 +119,7 @@ class BenchModelCommand : public Command {
   std::string usage() const override { return "[OPTIONS]"; }
   std::string description() const override {
     return "Runs the real path on random tokens and random weights of the given sizes, probes the "
-           "machine's peaks before and after, and prints the median speed beside them. Figures of "
+           "machine's peak between the rounds, and prints the median speed beside it. Figures of "
            "a "
            "machine that has other work to do mean little.";
   }
@@ -99,17 +133,15 @@ class BenchModelCommand : public Command {
 
  private:
   struct Result {
-    double tokens_per_second = 0;
     double flops_per_token = 0;
     double bytes_per_token = 0;  // of weights that are read
     uint64_t memory_bytes = 0;   // planned
     uint64_t peak_memory_bytes = 0;
   };
-  Result Train(model::FileSystem& files, const runtime::Scheduler& scheduler);
-  Result Infer(const runtime::Scheduler& scheduler);
-  std::vector<double> Repeat(double tokens, const std::function<void()>& run) const;
+  Result Train(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
+  Result Infer(const runtime::Scheduler& scheduler, Rounds* rounds);
   TrainPlan Plan() const;
-  void Print(const Result& result, double gflops, double bandwidth, size_t threads) const;
+  void Print(const Result& result, const Rounds& rounds, double bandwidth, size_t threads) const;
 
   Path path_;
   model::TrainOptions options_;
@@ -171,7 +203,8 @@ TrainPlan BenchModelCommand::Plan() const {
 }
 
 BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
-                                                   const runtime::Scheduler& scheduler) {
+                                                   const runtime::Scheduler& scheduler,
+                                                   Rounds* rounds) {
   const TrainPlan plan = Plan();
   config_ = plan.model;
   config_["batch"] = plan.batch;
@@ -181,7 +214,7 @@ BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
   data.train = model::TokenArray(static_cast<int32_t>(vocab));
   data.train.Append(RandomTokens(std::max<size_t>(1 << 20, 4 * step_tokens), vocab));
   const auto tokenizer = model::BuildTokenizer("byte", {}, {});
-  StepSpeeds speeds(steps_);
+  StepSpeeds speeds(rounds);
   model::Trainer trainer(plan, *tokenizer, data,
                          {.files = &files,
                           .run_folder = "",
@@ -192,32 +225,11 @@ BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
   trainer.Initialize();
   trainer.Run();
   const auto flops = trainer.model().TrainFlopsPerToken(static_cast<size_t>(plan.ctx));
-  return {.tokens_per_second = Median(speeds.speeds()),
-          .flops_per_token = flops,
-          .bytes_per_token = 0,
-          .memory_bytes = trainer.memory().Total()};
+  return {.flops_per_token = flops, .bytes_per_token = 0, .memory_bytes = trainer.memory().Total()};
 }
 
-// Tokens/s of each repetition after the first.
-std::vector<double> BenchModelCommand::Repeat(double tokens,
-                                              const std::function<void()>& run) const {
-  using Clock = std::chrono::steady_clock;
-  std::vector<double> speeds;
-  const auto begin = Clock::now();
-  for (int64_t n = 0; StopSignal().load() == 0; ++n) {
-    const auto start = Clock::now();
-    run();
-    const auto end = Clock::now();
-    if (n > 0) speeds.push_back(tokens / std::chrono::duration<double>(end - start).count());
-    const bool enough =
-        steps_ > 0 ? n >= steps_
-                   : n >= 3 && std::chrono::duration<double>(end - begin).count() > kSeconds;
-    if (enough) break;
-  }
-  return speeds;
-}
-
-BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& scheduler) {
+BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& scheduler,
+                                                   Rounds* rounds) {
   const TrainPlan plan = Plan();
   config_ = plan.model;
   const auto model = model::MakeModel(plan.model, "the options");
@@ -232,32 +244,34 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
   const std::vector<int32_t> tokens = RandomTokens(decode ? streams : ctx, vocab);
   // Decoding in portions of 16 tokens: long against the clock's resolution.
   const size_t portion = decode ? std::min<size_t>(16, ctx) : 1;
-  const std::vector<double> speeds = Repeat(static_cast<double>(tokens.size() * portion), [&] {
+  while (!rounds->Enough()) {
+    const auto begin = Clock::now();
     if (!decode || session.room() < portion) session.Reset();
     for (size_t i = 0; i < portion; ++i) decode ? session.Step(tokens) : session.Feed(tokens);
-  });
+    rounds->Add(static_cast<double>(tokens.size() * portion) / SecondsSince(begin));
+  }
   const auto read = static_cast<double>(model->DecodeWeights());
-  return {.tokens_per_second = Median(speeds),
-          .flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
+  return {.flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
           .bytes_per_token = decode ? read * sizeof(float) / static_cast<double>(streams) : 0,
           .memory_bytes = weights.size() + session.MemoryBytes()};
 }
 
-void BenchModelCommand::Print(const Result& result, double gflops, double bandwidth,
+void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double bandwidth,
                               size_t threads) const {
-  const double speed = result.tokens_per_second;
-  const double reached = speed * result.flops_per_token * 1e-9;
+  const double speed = rounds.TokensPerSecond(), gflop = result.flops_per_token * 1e-9;
+  const double share = rounds.Share(gflop);
+  const double used = speed * result.bytes_per_token * 1e-9;
   const std::string cpu = runtime::DescribeMachine().cpu;
   if (common_.json()) {
-    const double used = speed * result.bytes_per_token * 1e-9;
     WriteJson({{"tokens_per_second", speed},
-               {"gflops", reached},
-               {"peak_gflops", gflops},
-               {"mfu", reached / gflops},
-               {"bandwidth_gbs", result.bytes_per_token > 0 ? Json(used) : Json()},
+               {"gflops", speed * gflop},
+               {"peak_gflops", rounds.PeakGflops()},
+               {"mfu", share},
+               {"bandwidth_gbs", used > 0 ? Json(used) : Json()},
                {"peak_bandwidth_gbs", bandwidth},
                {"peak_memory_bytes", result.peak_memory_bytes},
                {"planned_memory_bytes", result.memory_bytes},
+               {"rounds", rounds.count()},
                {"model", config_},
                {"dtype", dtype_},
                {"isa", kernels::TargetName()},
@@ -266,12 +280,12 @@ void BenchModelCommand::Print(const Result& result, double gflops, double bandwi
     return;
   }
   std::string text = DescribeModel(config_) + "\n" + cpu + ", " + kernels::TargetName() + ", " +
-                     dtype_ + ", " + std::to_string(threads) + " threads\n";
-  text += FormatCount(speed) + " tokens/s, " + FormatFixed(reached, 1) + " GFLOP/s, " +
-          FormatFixed(100 * reached / gflops, 0) + "% of the peak of " + FormatFixed(gflops, 0) +
+                     dtype_ + ", " + std::to_string(threads) +
+                     (threads == 1 ? " thread\n" : " threads\n");
+  text += FormatCount(speed) + " tokens/s, " + FormatFixed(speed * gflop, 1) + " GFLOP/s, " +
+          FormatFixed(100 * share, 0) + "% of the peak of " + FormatFixed(rounds.PeakGflops(), 0) +
           "\n";
-  if (result.bytes_per_token > 0) {
-    const double used = speed * result.bytes_per_token * 1e-9;
+  if (used > 0) {
     text += FormatFixed(used, 1) + " GB/s of weights, " + FormatFixed(100 * used / bandwidth, 0) +
             "% of the " + FormatFixed(bandwidth, 1) + " GB/s that can be read from memory\n";
   }
@@ -281,16 +295,15 @@ void BenchModelCommand::Print(const Result& result, double gflops, double bandwi
 int BenchModelCommand::Run(model::FileSystem& files, const Options& /*options*/) {
   common_.Apply();
   const auto scheduler = common_.MakeScheduler();
-  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.3);
-  Result result = path_ == Path::kTrain ? Train(files, *scheduler) : Infer(*scheduler);
+  Rounds rounds(*scheduler, steps_);
+  Result result =
+      path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(*scheduler, &rounds);
   result.peak_memory_bytes = runtime::PeakResidentBytes();
   messages().ClearProgress();
   if (SignalExitCode() != 0) return SignalExitCode();
-  // The peak of a shared machine moves: the mean of before and after stands beside the figure.
-  gflops = (gflops + runtime::MeasurePeakGflops(*scheduler, 0.3)) / 2;
   const double bandwidth = runtime::MeasureReadBandwidth(*scheduler, kBandwidthBytes, 0.3);
-  common_.WriteProfile(files, gflops);
-  Print(result, gflops, bandwidth, scheduler->threads());
+  common_.WriteProfile(files, rounds.PeakGflops());
+  Print(result, rounds, bandwidth, scheduler->threads());
   return 0;
 }
 

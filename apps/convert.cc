@@ -65,6 +65,7 @@ class ConvertCommand : public Command {
       throw model::UsageError("OUT: give the name of a folder; " + out_ +
                               " would have no place for the configuration and the tokenizer");
     }
+    if (out_.ends_with(".gguf")) throw model::UsageError("OUT: GGUF files are not written");
     const model::FileInfo info = model::GetInfo(files, out_);
     if (info.kind == model::FileInfo::Kind::kMissing) return;
     if (!single || info.kind == model::FileInfo::Kind::kDirectory) {

@@ -189,7 +189,7 @@ int Program::Run(int argc, char** argv) {
     for (const auto& [name, group] : groups_) {
       if (group->parsed() && !asked && group->count("--help") == 0) ThrowIncomplete(name, unknown);
     }
-    if (!asked && !unknown.empty()) ThrowUnknownCommand(unknown[0]);
+    if (!unknown.empty()) ThrowUnknownCommand(unknown[0]);
     WriteOutput(Overview());
     return 0;
   }

@@ -261,6 +261,7 @@ Option& Options::Positional(std::string name, std::string* out, std::string help
   option.required = required;
   option.assign = [=](const std::string& text) { *out = text; };
   Option& added = Add(std::move(option));
+  added.group = "Arguments";
   AddText(added);
   return added;
 }

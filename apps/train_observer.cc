@@ -15,8 +15,8 @@ using Clock = std::chrono::steady_clock;
 // Without a terminal: a line at the start, then one of steps this often.
 constexpr std::chrono::seconds kPlainInterval(10);
 
-std::string StepText(const model::StepReport& report) {
-  return "step " + std::to_string(report.step) + "/" + std::to_string(report.steps);
+std::string Fraction(const model::StepReport& report) {
+  return std::to_string(report.step) + "/" + std::to_string(report.steps);
 }
 
 std::string MfuText(double mfu) {
@@ -56,9 +56,11 @@ void TrainPrinter::OnStep(const model::StepReport& report) {
   smooth_rate_ = smooth_rate_ == 0 ? report.tokens_per_second
                                    : 0.9 * smooth_rate_ + 0.1 * report.tokens_per_second;
   if (messages().live()) {
-    messages().Progress({StepText(report), "loss " + FormatFixed(smooth_loss_, 3),
-                         FormatCount(smooth_rate_) + " tokens/s", MfuText(report.mfu),
-                         FormatDuration(report.seconds_left) + " left"},
+    const bool narrow = TerminalColumns() < 40;
+    const std::string loss = FormatFixed(smooth_loss_, 3), rate = FormatCount(smooth_rate_);
+    messages().Progress({narrow ? Fraction(report) : "step " + Fraction(report),
+                         narrow ? loss : "loss " + loss, narrow ? rate + "/s" : rate + " tokens/s",
+                         MfuText(SmoothMfu()), FormatDuration(report.seconds_left) + " left"},
                         report.step == 1 || report.step == report.steps);
     return;
   }
@@ -69,9 +71,14 @@ void TrainPrinter::OnStep(const model::StepReport& report) {
   PlainLine();
 }
 
+// Of the smoothed speed.
+double TrainPrinter::SmoothMfu() const {
+  return last_.tokens_per_second > 0 ? last_.mfu / last_.tokens_per_second * smooth_rate_ : 0;
+}
+
 void TrainPrinter::PlainLine() {
-  const std::string mfu = MfuText(last_.mfu);
-  messages().Line(StepText(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
+  const std::string mfu = MfuText(SmoothMfu());
+  messages().Line("step " + Fraction(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
                   FormatCount(smooth_rate_) + " tokens/s" + (mfu.empty() ? "" : "  " + mfu) + "  " +
                   FormatDuration(last_.seconds_left) + " left");
 }

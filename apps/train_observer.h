@@ -22,6 +22,7 @@ class TrainPrinter : public model::TrainObserver {
 
  private:
   void PlainLine();
+  double SmoothMfu() const;
 
   model::StepReport last_;
   double smooth_loss_ = 0;
