@@ -12,7 +12,7 @@ namespace lanewise::model {
 namespace {
 
 // What the program itself needs: code, libraries, tokenizer, logs, thread stacks.
-constexpr uint64_t kProgramBytes = uint64_t{24} << 20;
+constexpr uint64_t kProgramBytes = uint64_t{10} << 20;
 
 StepShape ShapeOf(const TrainPlan& plan, bool recompute) {
   return {.sequences = static_cast<size_t>(plan.batch),
