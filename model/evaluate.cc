@@ -96,8 +96,7 @@ size_t Evaluator::MemoryBytes() const { return impl_->executor->plan().arena_byt
 EvaluateResult Evaluator::Run(const float* weights, const TokenArray& tokens,
                               const EvaluateOptions& options) {
   Impl& m = *impl_;
-  const uint64_t count =
-      options.max_tokens == 0 ? tokens.size() : std::min(tokens.size(), options.max_tokens);
+  const uint64_t count = tokens.size();
   if (count < 2) throw InputError("evaluation needs at least two tokens");
   const uint64_t last = count - 1;  // inputs are tokens [0, last), targets the ones after
   m.executor->BindParameters(weights, nullptr);

@@ -15,7 +15,6 @@ namespace lanewise::model {
 
 struct EvaluateOptions {
   bool per_token = false;
-  uint64_t max_tokens = 0;  // stop after that many; 0: all
   // Called now and then with the share that is done; returning false stops (the result covers what was done).
   std::function<bool(double done)> progress;
 };

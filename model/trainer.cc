@@ -28,6 +28,24 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// About `tokens` of a text in runs that are evenly spaced over it: its parts differ too much for a beginning to stand for the whole.
+TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
+  constexpr uint64_t kRun = 1024;
+  const uint64_t runs = std::max<uint64_t>(1, (tokens + kRun - 1) / kRun);
+  TokenArray excerpt(static_cast<int32_t>(vocab_size));
+  std::vector<int32_t> ids;
+  for (uint64_t r = 0; r < runs; ++r) {
+    const uint64_t begin = all.size() / runs * r;
+    ids.resize(static_cast<size_t>(std::min(kRun, all.size() - begin)));
+    all.Copy(begin, ids);
+    excerpt.Append(ids);
+  }
+  excerpt.bytes = static_cast<uint64_t>(static_cast<double>(all.bytes) *
+                                        static_cast<double>(excerpt.size()) /
+                                        static_cast<double>(all.size()));
+  return excerpt;
+}
+
 }  // namespace
 
 class Trainer::Impl {
@@ -67,6 +85,7 @@ class Trainer::Impl {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<BatchSource> source_;
   std::unique_ptr<Evaluator> evaluator_;
+  TokenArray excerpt_;  // of the validation split, for evaluations while training; empty: all of it
   std::unique_ptr<Session> session_;
   std::unique_ptr<TrainingRecord> record_;
 
@@ -199,6 +218,10 @@ void Trainer::Impl::ChooseIntervals() {
     plan_.eval_tokens = std::max<int64_t>(2048, interval * plan_.TokensPerStep() / 12);
   }
   if (plan_.save_every < 0) plan_.save_every = plan_.eval_every;
+  const auto wanted = static_cast<uint64_t>(plan_.eval_tokens);
+  if (wanted > 0 && wanted < data_.validation.size() / 10 * 9) {
+    excerpt_ = Excerpt(data_.validation, wanted, model_->vocab_size());
+  }
 }
 
 void Trainer::Impl::FetchStep() {
@@ -282,19 +305,19 @@ StepReport Trainer::Impl::DoStep() {
 void Trainer::Impl::Evaluate(bool whole) {
   if (evaluator_ == nullptr) return;
   EvaluateOptions options;
-  options.max_tokens = whole ? 0 : static_cast<uint64_t>(plan_.eval_tokens);
+  if (excerpt_.size() == 0) whole = true;
   options.progress = [&](double done) {
     observer_->OnEvaluateProgress(done);
     return !Stopping();
   };
-  const EvaluateResult result = evaluator_->Run(Weights().data(), data_.validation, options);
+  const EvaluateResult result = evaluator_->Run(Weights().data(), whole ? data_.validation : excerpt_, options);
   // A part that was cut short must not be compared with whole ones.
   if (Stopping()) return;
   EvalReport report;
   report.step = done_;
   report.val_loss = result.cross_entropy;
   report.val_bits_per_byte = result.bits_per_byte;
-  report.whole = options.max_tokens == 0 || options.max_tokens >= data_.validation.size();
+  report.whole = whole;
   val_loss_ = result.cross_entropy;
   val_bits_ = result.bits_per_byte;
   // Checkpoints are compared over the same part of the split; the last evaluation may follow over all of it.
@@ -368,7 +391,7 @@ FinishReport Trainer::Impl::Run() {
   const bool finished = done_ >= plan_.steps;
   if (finished) {
     if (evaluated_step_ != done_) Evaluate(false);
-    if (static_cast<uint64_t>(plan_.eval_tokens) < data_.validation.size()) Evaluate(true);
+    if (excerpt_.size() > 0) Evaluate(true);
   }
   Save();
   FinishReport report;
