@@ -16,7 +16,7 @@ namespace lanewise::model {
 struct EvaluateOptions {
   bool per_token = false;
   // Called now and then with the share that is done; returning false stops (the result covers what was done).
-  std::function<bool(double done)> progress;
+  std::function<bool(double done)> progress = {};
 };
 
 struct EvaluateResult {

@@ -72,7 +72,7 @@ struct TrainData {
 
 struct TrainerSetup {
   FileSystem* files = nullptr;
-  std::string run_folder;                       // empty: nothing is written
+  std::string run_folder = {};                  // empty: nothing is written
   const runtime::Scheduler* scheduler = nullptr;
   runtime::Profiler* profiler = nullptr;        // optional
   double peak_gflops = 0;                       // for MFU
