@@ -4,28 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <map>
-#include <new>
 #include <numeric>
 #include <set>
 #include <string>
 
 #include "model/error.h"
 #include "runtime/check.h"
-
-namespace {
-size_t allocations = 0;
-}
-
-void* operator new(size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "tests/support/counting_new.h"
 
 namespace lanewise::model {
 namespace {
@@ -313,13 +300,13 @@ TEST_CASE("nothing is allocated after construction") {
   SamplerOptions options{.top_k = 100, .min_p = 0.001, .repeat_penalty = 1.1, .repeat_window = 8};
   const std::vector<float> logits = LogitsOf(Normalized(std::vector<double>(5000, 1.0)));
   Sampler sampler(options, logits.size());
-  const size_t before = allocations;
+  const size_t before = testing::AllocationCount();
   int64_t sum = 0;
   for (int i = 0; i < 20; ++i) {
     sampler.Observe(i);
     sum += sampler.Next(logits);
   }
-  const size_t after = allocations;
+  const size_t after = testing::AllocationCount();
   CHECK(after == before);
   CHECK(sum >= 0);
 }
