@@ -144,10 +144,12 @@ TrainPlan TrainPlan::FromJson(const Json& json, const std::string& where) {
   }
   plan.model = *sizes;
   const auto paths = json.find("data");
-  if (paths != json.end() && paths->is_array()) {
-    for (const Json& path : *paths) {
-      if (path.is_string()) plan.data.push_back(path.get<std::string>());
-    }
+  if (paths == json.end() || !paths->is_array()) {
+    throw InputError(where + ": \"data\" must be a list of paths");
+  }
+  for (const Json& path : *paths) {
+    if (!path.is_string()) throw InputError(where + ": \"data\" must be a list of paths");
+    plan.data.push_back(path.get<std::string>());
   }
   return plan;
 }

@@ -203,7 +203,7 @@ TEST_CASE("plans survive JSON, and damaged ones are refused by field") {
     Json damaged = json;
     damaged.erase(field);
     CHECK_THROWS_AS(TrainPlan::FromJson(damaged, "state"), InputError);
-    damaged[field] = Json::array();
+    damaged[field] = field == "data" ? Json("a path") : Json::array();
     CHECK_THROWS_AS(TrainPlan::FromJson(damaged, "state"), InputError);
     if (!value.is_number()) continue;
     damaged[field] = field == "seed" ? Json(-1) : Json(-5);
