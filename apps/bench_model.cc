@@ -192,6 +192,7 @@ TrainPlan BenchModelCommand::Plan() const {
   model::TrainOptions options = options_;
   options.steps = std::numeric_limits<int32_t>::max() / 8;
   options.auto_config = false;
+  options.val_fraction = 0;
   options.eval_every = options.save_every = 0;
   options.eval_tokens = 1;
   options.warmup = 0;

@@ -14,22 +14,42 @@ namespace lanewise::model {
 namespace {
 constexpr size_t kChunk = 512;        // steps of a recurrent model's pass
 constexpr size_t kBatchTokens = 2048;  // rows of a pass over windows
+
+// Windows of one pass over a text.
+struct PassShape {
+  size_t steps = 0, sequences = 1;
+};
+
+PassShape ShapeOfPass(const Model& model, size_t ctx) {
+  if (model.recurrent()) return {.steps = kChunk, .sequences = 1};
+  const size_t window = ctx == 0 ? model.context() : ctx;
+  return {.steps = window, .sequences = std::max<size_t>(1, kBatchTokens / window)};
+}
+
+ModelGraph BuildPass(const Model& model, const PassShape& shape) {
+  return model.Build({.sequences = shape.sequences,
+                      .steps = shape.steps,
+                      .losses = true,
+                      .state = model.recurrent()});
+}
+
 }  // namespace
+
+size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers) {
+  return runtime::MakePlan(BuildPass(model, ShapeOfPass(model, ctx)).graph, workers).arena_bytes;
+}
 
 struct Evaluator::Impl {
   Impl(const Model& m, const runtime::Scheduler& s, size_t ctx, size_t stride_in)
       : model(m), scheduler(s) {
-    const size_t window = ctx == 0 ? m.context() : ctx;
-    steps = m.recurrent() ? kChunk : window;
-    stride = m.recurrent() ? steps : (stride_in == 0 ? window : stride_in);
+    const PassShape shape = ShapeOfPass(m, ctx);
+    steps = shape.steps;
+    sequences = shape.sequences;
+    stride = m.recurrent() || stride_in == 0 ? steps : stride_in;
     if (stride > steps) {
       throw UsageError(runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
     }
-    sequences = m.recurrent() ? 1 : std::max<size_t>(1, kBatchTokens / steps);
-    ports = m.Build({.sequences = sequences,
-                     .steps = steps,
-                     .losses = true,
-                     .state = m.recurrent()});
+    ports = BuildPass(m, shape);
     auto graph = std::make_shared<const runtime::Graph>(std::move(ports.graph));
     auto plan = std::make_shared<const runtime::Plan>(
         runtime::MakePlan(*graph, s.All().max_workers()));

@@ -45,6 +45,9 @@ class Evaluator {
   std::unique_ptr<Impl> impl_;
 };
 
+// Activations of an Evaluator, before there is one.
+size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers);
+
 }  // namespace lanewise::model
 
 #endif  // LANEWISE_MODEL_EVALUATE_H_

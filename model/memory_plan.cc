@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "model/error.h"
+#include "model/evaluate.h"
 #include "model/train_step.h"
 #include "model/trainer.h"
 #include "runtime/arena.h"
@@ -32,7 +33,7 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
           .gradients = buffer + step.gradients,
           .moments = 2 * buffer,
           .activations = step.activations,
-          .evaluation = kProgramBytes,
+          .evaluation = kProgramBytes + (plan.val_fraction > 0 ? PlanEvaluationMemory(model, shape.steps, threads) : 0),
           .data = data_bytes,
           .shards = ShardCount(model, shape),
           .recompute = recompute};
