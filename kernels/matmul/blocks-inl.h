@@ -25,8 +25,12 @@ namespace matmul {
 // per that many steps. Part of the order of sums, so it is the same on every machine.
 inline constexpr size_t kMaxBlockK = 384;
 // Floats of packed B and packed A that share L2.
-inline constexpr size_t kBlockBFloats = size_t{160} << 10;
-inline constexpr size_t kBlockAFloats = size_t{128} << 10;
+inline constexpr size_t kBlockBFloats = size_t{256} << 10;
+// Rows of B over no more memory than this are as good in place as packed.
+inline constexpr size_t kCompactFloats = size_t{160} << 10;
+// Operands up to this size stay in L2 by themselves and are not fetched ahead.
+inline constexpr size_t kResidentFloats = size_t{96} << 10;
+inline constexpr size_t kBlockAFloats = size_t{512} << 10;
 
 HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -70,8 +74,8 @@ struct Block {
   size_t add_row;
   size_t m, n, k;
   size_t n_limit;  // columns to the end of the panels: n, or more in a range of a larger pack
-  Ahead next_a;    // operands of the block after this one
-  Ahead next_b;
+  bool fetch_a;    // A is too large to be in L2 already
+  Ahead next_b;    // what the block after this one will read of B
 };
 
 // Where the operands of one tile come from; packs them if the tile cannot do it on the way.
@@ -114,11 +118,31 @@ HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, si
   return SelectTile(along_k, rows, width);
 }
 
+// What the tiles of the next row need of A, as long as it is not in this core's reach.
+HWY_INLINE Ahead RowsBelow(const Block& block, const RowTiles& tiles, size_t i) {
+  if (!block.fetch_a || i + 1 >= tiles.count) return {};
+  const size_t row = tiles.Begin(i + 1);
+  const size_t rows = tiles.Rows(i + 1);
+  if (block.a_panels == nullptr) {
+    return {block.a + row * block.a_row, block.a_row, rows, block.k};
+  }
+  if (block.a_ready) {
+    return {block.a_panels + (i + 1) * kTileRows * block.k, 0, 1, kTileRows * block.k};
+  }
+  return {block.a + row * block.a_row, block.a_k, block.a_row == 1 ? block.k : 0, rows};
+}
+
 // All tiles of a block; a panel of A stays in L1 while those of B stream past it from L2.
 HWY_INLINE void RunBlock(Block& block) {
   const size_t lanes = hn::Lanes(DF());
   const size_t vectors = CeilDiv(block.n_limit, lanes);
   const RowTiles tiles(block.m);
+  // The next block of B is fetched just before its use: earlier it would be gone again.
+  const size_t lines_a_tile = std::max<size_t>(block.k / 4, 2 * kTileRows) - kTileRows;
+  const size_t tiles_for_b = block.next_b.Lines() / lines_a_tile * 5 / 4 + 2;
+  const size_t tiles_a_row = CeilDiv(CeilDiv(block.n, lanes), kTileVectors);
+  size_t tiles_left = tiles_a_row * tiles.count;
+  Ahead nothing;
   Tile tile = {};
   tile.a_row = block.a_row;
   tile.c_row = block.c_row;
@@ -127,18 +151,15 @@ HWY_INLINE void RunBlock(Block& block) {
   for (size_t i = 0; i < tiles.count; ++i) {
     const size_t row = tiles.Begin(i);
     const size_t rows = tiles.Rows(i);
-    Ahead rows_below;
-    if (block.a_panels == nullptr && i + 1 < tiles.count) {
-      rows_below = {block.a + (row + rows) * block.a_row, block.a_row, tiles.Rows(i + 1), block.k};
-    }
-    for (size_t column = 0; column < block.n;) {
+    Ahead rows_below = RowsBelow(block, tiles, i);
+    for (size_t column = 0; column < block.n; --tiles_left) {
       const size_t width = PanelVectors(vectors - column / lanes);
       const size_t columns = std::min(width * lanes, block.n - column);
       tile.c = block.c + row * block.c_row + column;
       tile.add = block.add == nullptr ? nullptr : block.add + row * block.add_row + column;
-      tile.ahead = !rows_below.Done()     ? &rows_below
-                   : !block.next_b.Done() ? &block.next_b
-                                          : &block.next_a;
+      tile.ahead = !rows_below.Done()          ? &rows_below
+                   : tiles_left <= tiles_for_b ? &block.next_b
+                                               : &nothing;
       PrepareTile(block, tile, i, row, rows, column, columns, width)(tile);
       column += columns;
     }
@@ -177,7 +198,8 @@ class BlockedProduct {
         range_(range),
         blocks_k_(args.k),
         pack_a_(args.a.col_stride != 1),
-        m_step_(pack_a_ ? BlockRows(blocks_k_.size) : range.m_end - range.m_begin),
+        m_step_(pack_a_ ? RowStep(range.m_end - range.m_begin, blocks_k_.size)
+                        : range.m_end - range.m_begin),
         n_step_(ColumnStep(range.n_end - range.n_begin, blocks_k_.size)) {
     a_panels_ = AlignUp(scratch);
     const size_t m_most = std::min(m_step_, range.m_end - range.m_begin);
@@ -201,9 +223,8 @@ class BlockedProduct {
     while (at.m < range_.m_end) {
       const Position next = After(at);
       Block block = MakeBlock(at, at.k == 0 ? addend : Addend{args_.c, args_.c_stride});
-      if (next.m < range_.m_end) {
+      if (next.m < range_.m_end && args_.n * args_.k > kResidentFloats) {
         block.next_b = AheadB(next);
-        if (pack_a_ && next.n == range_.n_begin) block.next_a = AheadA(next);
       }
       RunBlock(block);
       at = next;
@@ -216,7 +237,11 @@ class BlockedProduct {
     size_t m, k, n;
   };
 
-  // Near-equal blocks of columns, in whole tiles.
+  // Near-equal blocks of rows and of columns, in whole tiles.
+  static size_t RowStep(size_t m, size_t k) {
+    const size_t count = std::max<size_t>(1, CeilDiv(m, BlockRows(k)));
+    return CeilDiv(CeilDiv(m, count), kTileRows) * kTileRows;
+  }
   static size_t ColumnStep(size_t n, size_t k) {
     const size_t count = std::max<size_t>(1, CeilDiv(n, BlockColumns(k)));
     return CeilDiv(CeilDiv(n, count), TileColumns()) * TileColumns();
@@ -242,9 +267,6 @@ class BlockedProduct {
     const MatmulOperand& b = args_.b.strided;
     return b.data + at.k * blocks_k_.size * b.row_stride + at.n * b.col_stride;
   }
-  Ahead AheadA(const Position& at) const {
-    return {A(at), args_.a.col_stride, Steps(at), args_.a.row_stride == 1 ? Rows(at) : 0};
-  }
   Ahead AheadB(const Position& at) const {
     const MatmulOperand& b = args_.b.strided;
     if (b.col_stride == 1) return {B(at), b.row_stride, Steps(at), Columns(at)};
@@ -262,10 +284,13 @@ class BlockedProduct {
     block.a_k = args_.a.col_stride;
     block.a_panels = pack_a_ ? a_panels_ : nullptr;
     block.a_ready = at.n != range_.n_begin;
+    block.fetch_a = args_.m * args_.k > kResidentFloats;
     block.b = B(at);
     block.b_k = args_.b.strided.row_stride;
     block.b_n = args_.b.strided.col_stride;
-    const bool in_place = block.b_n == 1 && block.m <= (kTilesWorthPacking - 1) * kTileRows;
+    const bool compact = block.b_k * block.k <= kCompactFloats;
+    const bool in_place =
+        block.b_n == 1 && (compact || block.m <= (kTilesWorthPacking - 1) * kTileRows);
     block.b_panels = in_place ? nullptr : b_panels_;
     block.b_edge = b_panels_;
     block.c = args_.c + at.m * args_.c_stride + at.n;

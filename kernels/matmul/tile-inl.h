@@ -56,6 +56,7 @@ struct Ahead {
   size_t columns = 0;
   size_t column = 0;
 
+  HWY_INLINE size_t Lines() const { return rows * ((columns + kLineFloats - 1) / kLineFloats); }
   HWY_INLINE bool Done() const { return rows == 0; }
   HWY_INLINE void FetchLine() {
     if (rows == 0) return;
