@@ -73,13 +73,17 @@ HWY_INLINE V Clamp(D d, V x, float low, float high) {
 #endif
 }
 
-// e^x for |x| <= 80: as ExpNoOverflow, without its test for results that are too small.
+// e^x for |x| <= 80: as ExpNoOverflow, without the test for results that are too small where that costs.
 HWY_INLINE V ExpModerate(D d, V x) {
+#if LANEWISE_MATH_HAVE_SCALEF
+  return ExpNoOverflow(d, x);
+#else
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, math::kRoundMagic + 127.0f);  // with the exponent's bias
   const V t = hn::MulAdd(x, hn::Set(d, math::kLog2E), magic);
   const V p = math::ExpReduced(d, math::ReduceByLn2(d, x, hn::Sub(t, magic)));
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t))));
+#endif
 }
 
 HWY_INLINE V Key(D d, V raw) { return ExpModerate(d, Clamp(d, raw, -kKeyLimit, kKeyLimit)); }
