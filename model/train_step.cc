@@ -30,6 +30,10 @@ GraphOptions ShardOptions(const StepShape& shape, size_t shards) {
 // Workers that the operations of one shard may use.
 size_t ShardWorkers(size_t shards, size_t threads) { return shards >= threads ? 1 : threads; }
 
+// Shards that run at the same time. Each has an executor, and so activations, of its own; the next shard of
+// the same worker finds them in the cache.
+size_t ExecutorCount(size_t shards, size_t threads) { return std::min(shards, threads); }
+
 }  // namespace
 
 size_t ShardCount(const Model& model, const StepShape& shape) {
@@ -47,7 +51,7 @@ StepMemory PlanStepMemory(const Model& model, const StepShape& shape, size_t thr
   const size_t shards = ShardCount(model, shape);
   const ModelGraph built = model.Build(ShardOptions(shape, shards));
   const runtime::Plan plan = runtime::MakePlan(built.graph, ShardWorkers(shards, threads));
-  return {.activations = shards * plan.arena_bytes,
+  return {.activations = ExecutorCount(shards, threads) * plan.arena_bytes,
           .gradients = (shards - 1) * model.params().buffer_size() * sizeof(float)};
 }
 
@@ -58,13 +62,13 @@ TrainStep::TrainStep(const Model& model, const runtime::Scheduler& scheduler,
       shape_(shape),
       profiler_(profiler),
       buffer_size_(model.params().buffer_size()) {
-  const size_t shards = ShardCount(model, shape);
+  const size_t shards = shards_ = ShardCount(model, shape);
   ports_ = model.Build(ShardOptions(shape, shards));
   auto graph = std::make_shared<const runtime::Graph>(std::move(ports_.graph));
   auto plan = std::make_shared<const runtime::Plan>(
       runtime::MakePlan(*graph, ShardWorkers(shards, scheduler.threads())));
   gradients_ = runtime::Arena("gradients", shards * buffer_size_ * sizeof(float));
-  for (size_t s = 0; s < shards; ++s) {
+  for (size_t i = 0; i < ExecutorCount(shards, scheduler.threads()); ++i) {
     executors_.push_back(std::make_unique<runtime::Executor>(graph, plan));
   }
   const size_t rows = shape.sequences * shape.steps;
@@ -85,9 +89,8 @@ TrainStep::TrainStep(const Model& model, const runtime::Scheduler& scheduler,
   }
 }
 
-void TrainStep::Bind(size_t shard, const float* weights, std::span<const int32_t> inputs,
-                     std::span<const int32_t> targets) {
-  runtime::Executor& executor = *executors_[shard];
+void TrainStep::Bind(runtime::Executor& executor, size_t shard, const float* weights,
+                     std::span<const int32_t> inputs, std::span<const int32_t> targets) {
   const size_t sequences = shape_.sequences / shards();
   const size_t row = shard * sequences * shape_.steps;
   executor.BindParameters(weights, gradients_.Floats().data() + shard * buffer_size_);
@@ -116,15 +119,17 @@ TrainStep::Loss TrainStep::Accumulate(const float* weights, std::span<const int3
     keys_[4 * s + 1] = static_cast<int32_t>(static_cast<uint32_t>(seed >> 32));
     keys_[4 * s + 2] = static_cast<int32_t>(step);
     keys_[4 * s + 3] = static_cast<int32_t>(shard_row);
-    Bind(s, weights, inputs, targets);
   }
   const runtime::Parallel all = scheduler_.All();
   if (shards() == 1) {
+    Bind(*executors_[0], 0, weights, inputs, targets);
     executors_[0]->Run(all, profiler_);
   } else {
     const bool inner = ShardWorkers(shards(), scheduler_.threads()) > 1;
-    all.For(shards(), [&](size_t s, size_t) {
-      executors_[s]->Run(inner ? all : runtime::Parallel(), profiler_, static_cast<int>(s));
+    all.For(shards(), [&](size_t s, size_t worker) {
+      const size_t mine = inner ? s : worker;
+      Bind(*executors_[mine], s, weights, inputs, targets);
+      executors_[mine]->Run(inner ? all : runtime::Parallel(), profiler_, static_cast<int>(mine));
     });
   }
   if (shape_.carry_state) current_ = 1 - current_;

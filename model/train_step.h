@@ -67,20 +67,20 @@ class TrainStep {
   std::vector<StateTensor> StateTensors() const;
   void ResetState();
 
-  size_t shards() const { return executors_.size(); }
+  size_t shards() const { return shards_; }
 
  private:
-  void RunShard(size_t shard, const runtime::Parallel& parallel);
-  void Bind(size_t shard, const float* weights, std::span<const int32_t> inputs,
-            std::span<const int32_t> targets);
+  void Bind(runtime::Executor& executor, size_t shard, const float* weights,
+            std::span<const int32_t> inputs, std::span<const int32_t> targets);
 
   const Model& model_;
   const runtime::Scheduler& scheduler_;
   StepShape shape_;
   runtime::Profiler* profiler_;
   size_t buffer_size_;
+  size_t shards_ = 1;
   ModelGraph ports_;  // its graph has moved to the executors
-  std::vector<std::unique_ptr<runtime::Executor>> executors_;
+  std::vector<std::unique_ptr<runtime::Executor>> executors_;  // of shards that run at once
   runtime::Arena gradients_;  // [shards, buffer_size]
   std::vector<StateSpec> specs_;
   std::vector<size_t> state_offset_;
