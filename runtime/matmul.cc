@@ -14,6 +14,8 @@ using kernels::MatmulTile;
 
 // Less work than this (two operations per multiply-add) does not pay for waking a thread.
 constexpr double kWorthwhileFlops = 3e6;
+// Operations that fit into the time of reading one weight from memory: with few rows that is the work.
+constexpr double kReadFlops = 24;
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -25,9 +27,9 @@ struct Grid {
 
 // Columns first: then no two workers pack the same part of B. Rows as well where B is narrow.
 Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers) {
-  const double flops =
-      2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
-  const auto useful = static_cast<size_t>(flops / kWorthwhileFlops);
+  const double weights = static_cast<double>(args.n) * static_cast<double>(args.k);
+  const double work = weights * std::max(2.0 * static_cast<double>(args.m), kReadFlops);
+  const auto useful = static_cast<size_t>(work / kWorthwhileFlops);
   workers = std::min(workers, useful);
   if (workers < 2) return {};
   const size_t tiles_n = CeilDiv(args.n, tile.columns);
