@@ -54,7 +54,7 @@ class BenchKernelsCommand : public Command {
     benchmark::AddCustomContext("version", VersionText());
     benchmark::Initialize(&count, arguments.data());
     if (!common_.json() && !list_) {
-      messages().Line(machine.cpu + ", " + kernels::TargetName());
+      Stderr().Line(machine.cpu + ", " + kernels::TargetName());
     }
     if (benchmark::RunSpecifiedBenchmarks() == 0 && !filter_.empty()) {
       throw model::UsageError("no benchmark matches '" + filter_ +

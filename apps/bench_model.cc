@@ -52,7 +52,7 @@ class Rounds {
   void Add(double tokens_per_second) {
     const double before = probe_;
     probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02);
-    messages().Progress(
+    Stderr().Progress(
         {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});
     if (before == 0) return;
     speeds_.push_back(tokens_per_second);
@@ -300,7 +300,7 @@ int BenchModelCommand::Run(model::FileSystem& files, const Options& /*options*/)
   Result result =
       path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(*scheduler, &rounds);
   result.peak_memory_bytes = runtime::PeakResidentBytes();
-  messages().ClearProgress();
+  Stderr().ClearProgress();
   if (SignalExitCode() != 0) return SignalExitCode();
   const double bandwidth = runtime::MeasureReadBandwidth(*scheduler, kBandwidthBytes, 0.3);
   common_.WriteProfile(files, rounds.PeakGflops());

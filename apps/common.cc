@@ -28,7 +28,7 @@ void CommonOptions::Declare(Options& options, bool json, bool profile) {
 }
 
 void CommonOptions::Apply() const {
-  messages().set_quiet(quiet_);
+  Stderr().set_quiet(quiet_);
   if (isa_ == "auto") return;
   std::vector<std::string> names = {"auto"};
   std::string all = "auto";
@@ -56,12 +56,12 @@ void CommonOptions::WriteProfile(model::FileSystem& files, double peak_gflops) c
   std::ostringstream text;
   if (profile_ == "summary") {
     profiler_->WriteSummary(text, peak_gflops);
-    messages().Always(text.str());
+    Stderr().Always(text.str());
     return;
   }
   profiler_->WriteTrace(text);
   model::WriteFileAtomically(files, profile_, text.str());
-  messages().Line("Profile: " + profile_ + " (open it in https://ui.perfetto.dev)");
+  Stderr().Line("Profile: " + profile_ + " (open it in https://ui.perfetto.dev)");
 }
 
 }  // namespace lanewise::apps

@@ -55,7 +55,7 @@ class ConvertCommand : public Command {
     } else {
       WriteFolder(files, file);
     }
-    messages().Line("Wrote " + out_);
+    Stderr().Line("Wrote " + out_);
     return 0;
   }
 

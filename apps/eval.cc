@@ -61,15 +61,15 @@ class EvalCommand : public Command {
     model::EvaluateOptions evaluate;
     evaluate.per_token = per_token_;
     evaluate.progress = [](double done) {
-      messages().Progress({"evaluating", FormatFixed(100 * done, 0) + "%"});
+      Stderr().Progress({"evaluating", FormatFixed(100 * done, 0) + "%"});
       return StopSignal().load() == 0;
     };
     const model::EvaluateResult result = evaluator.Run(loaded.weights(), tokens, evaluate);
-    messages().ClearProgress();
+    Stderr().ClearProgress();
     if (SignalExitCode() != 0) {
-      messages().Line("Stopped by " + std::string(StopSignalName()) + " after " +
-                      FormatInteger(result.tokens) + " of " + FormatInteger(tokens.size()) +
-                      " tokens: no result");
+      Stderr().Line("Stopped by " + std::string(StopSignalName()) + " after " +
+                    FormatInteger(result.tokens) + " of " + FormatInteger(tokens.size()) +
+                    " tokens: no result");
       return SignalExitCode();
     }
     common_.json() ? PrintJson(result) : Print(result);

@@ -125,22 +125,22 @@ GenerateReport GenerateCommand::Turn(Generator& generator, const std::string& pr
 void GenerateCommand::Interact(Generator& generator) {
   const bool terminal = InputIsTerminal();
   if (terminal) {
-    messages().Line("Type a text for the model to go on with; Ctrl-D ends.");
+    Stderr().Line("Type a text for the model to go on with; Ctrl-D ends.");
   }
   bool line_is_open = false;  // the model's text so far does not end in a newline
   for (;;) {
-    if (terminal) messages().Prompt("> ");
+    if (terminal) Stderr().Prompt("> ");
     const std::optional<std::string> line = ReadInputLine();
     if (!line) break;
     const GenerateReport report = Turn(generator, (line_is_open ? "\n" : "") + *line + "\n");
     line_is_open = !report.text.empty() && report.text.back() != '\n';
     if (report.reason == model::StopReason::kContextFull) {
-      messages().Line("The model's context is full; --slide goes on.");
+      Stderr().Line("The model's context is full; --slide goes on.");
       break;
     }
     if (StopSignal().load() != 0) break;
   }
-  if (terminal) messages().Line("");
+  if (terminal) Stderr().Line("");
 }
 
 Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& report) const {
@@ -161,13 +161,13 @@ Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& re
 
 void GenerateCommand::Summarize(const GenerateReport& report) const {
   if (report.tokens > 0 && report.seconds > 0) {
-    messages().Line("[" + std::to_string(report.tokens) + " tokens, " +
-                    FormatCount(static_cast<double>(report.tokens) / report.seconds) +
-                    " tokens/s; prompt " + std::to_string(report.prompt_tokens) + " tokens in " +
-                    FormatDuration(report.prompt_seconds) + "]");
+    Stderr().Line("[" + std::to_string(report.tokens) + " tokens, " +
+                  FormatCount(static_cast<double>(report.tokens) / report.seconds) +
+                  " tokens/s; prompt " + std::to_string(report.prompt_tokens) + " tokens in " +
+                  FormatDuration(report.prompt_seconds) + "]");
   }
   if (report.reason == model::StopReason::kContextFull) {
-    messages().Line("Stopped: the model's context is full; --slide goes on.");
+    Stderr().Line("Stopped: the model's context is full; --slide goes on.");
   }
 }
 
@@ -205,8 +205,8 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
   }
   if (!save_state_.empty()) {
     generator.Save(files, save_state_, hash);
-    messages().Line("State saved in " + save_state_ + "; go on with: lanewise generate " +
-                    ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_));
+    Stderr().Line("State saved in " + save_state_ + "; go on with: lanewise generate " +
+                  ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_));
   }
   return SignalExitCode();
 }

@@ -207,29 +207,27 @@ int Main(int argc, char** argv) {
     try {
       return program.Run(argc, argv);
     } catch (const UsageError& error) {
-      messages().Error(error.what());
-      messages().Always("See `" + program.hint() + "`.");
+      Stderr().Error(error.what());
+      Stderr().Always("See `" + program.hint() + "`.");
       return error.exit_code();
     }
   } catch (const PipeClosed&) {
     return 141;  // as a program that SIGPIPE ended
   } catch (const model::Error& error) {
-    messages().Error(error.what());
+    Stderr().Error(error.what());
     return error.exit_code();
   } catch (const runtime::OutOfMemory& error) {
-    messages().Error(error.what());
+    Stderr().Error(error.what());
     return kOutOfMemory;
   } catch (const std::bad_alloc&) {
-    messages().Error(
-        "out of memory; close other programs or use a smaller model, --batch or --ctx");
+    Stderr().Error("out of memory; close other programs or use a smaller model, --batch or --ctx");
     return kOutOfMemory;
   } catch (const runtime::CheckError& error) {
-    messages().Error(std::string(error.what()) +
-                     "\nThis is a defect of Lanewise; please report it.");
+    Stderr().Error(std::string(error.what()) + "\nThis is a defect of Lanewise; please report it.");
     return kInternalError;
   } catch (const std::exception& error) {
-    messages().Error(std::string("unexpected: ") + error.what() +
-                     "\nThis is a defect of Lanewise; please report it.");
+    Stderr().Error(std::string("unexpected: ") + error.what() +
+                   "\nThis is a defect of Lanewise; please report it.");
     return kInternalError;
   }
 }

@@ -138,10 +138,10 @@ void Options::AddText(Option& option) {
   if (option.positional) option.parsed->expected(1);
 }
 
-Option& Options::Custom(std::string name, std::string value, std::string help,
+Option& Options::Custom(const std::string& name, std::string value, std::string help,
                         std::function<void(const std::string&)> assign) {
   Option option;
-  option.name = std::move(name);
+  option.name = name;
   option.value = std::move(value);
   option.help = std::move(help);
   option.assign = std::move(assign);
@@ -150,7 +150,7 @@ Option& Options::Custom(std::string name, std::string value, std::string help,
   return added;
 }
 
-Option& Options::Integer(std::string name, std::string value, int64_t* out, int64_t lowest,
+Option& Options::Integer(const std::string& name, std::string value, int64_t* out, int64_t lowest,
                          int64_t highest, std::string help) {
   Option& option = Custom(name, std::move(value), std::move(help), [=](const std::string& text) {
     *out = IntegerIn(name, text, lowest, highest);
@@ -159,13 +159,14 @@ Option& Options::Integer(std::string name, std::string value, int64_t* out, int6
   return option;
 }
 
-Option& Options::Integer(std::string name, std::string value, std::optional<int64_t>* out,
+Option& Options::Integer(const std::string& name, std::string value, std::optional<int64_t>* out,
                          int64_t lowest, int64_t highest, std::string help) {
   return Custom(name, std::move(value), std::move(help),
                 [=](const std::string& text) { *out = IntegerIn(name, text, lowest, highest); });
 }
 
-Option& Options::Unsigned(std::string name, std::string value, uint64_t* out, std::string help) {
+Option& Options::Unsigned(const std::string& name, std::string value, uint64_t* out,
+                          std::string help) {
   Option& option = Custom(name, std::move(value), std::move(help), [=](const std::string& text) {
     uint64_t parsed = 0;
     const char* end = text.data() + text.size();
@@ -181,7 +182,7 @@ Option& Options::Unsigned(std::string name, std::string value, uint64_t* out, st
   return option;
 }
 
-Option& Options::Number(std::string name, std::string value, double* out, Range range,
+Option& Options::Number(const std::string& name, std::string value, double* out, Range range,
                         std::string help) {
   Option& option = Custom(name, std::move(value), std::move(help),
                           [=](const std::string& text) { *out = NumberIn(name, text, range); });
@@ -189,21 +190,22 @@ Option& Options::Number(std::string name, std::string value, double* out, Range 
   return option;
 }
 
-Option& Options::Number(std::string name, std::string value, std::optional<double>* out,
+Option& Options::Number(const std::string& name, std::string value, std::optional<double>* out,
                         Range range, std::string help) {
   return Custom(name, std::move(value), std::move(help),
                 [=](const std::string& text) { *out = NumberIn(name, text, range); });
 }
 
-Option& Options::Text(std::string name, std::string value, std::string* out, std::string help) {
+Option& Options::Text(const std::string& name, std::string value, std::string* out,
+                      std::string help) {
   Option& option = Custom(name, std::move(value), std::move(help),
                           [=](const std::string& text) { *out = text; });
   option.default_text = *out;
   return option;
 }
 
-Option& Options::Choice(std::string name, std::string value, std::string* out,
-                        std::vector<std::string> choices, std::string help) {
+Option& Options::Choice(const std::string& name, std::string value, std::string* out,
+                        const std::vector<std::string>& choices, std::string help) {
   Option& option = Custom(name, std::move(value), std::move(help), [=](const std::string& text) {
     std::string all;
     for (const std::string& choice : choices) {
@@ -221,9 +223,9 @@ Option& Options::Choice(std::string name, std::string value, std::string* out,
   return option;
 }
 
-Option& Options::List(std::string name, std::string value, std::vector<std::string>* out,
+Option& Options::List(const std::string& name, std::string value, std::vector<std::string>* out,
                       bool greedy, std::string help) {
-  Option& option = Custom(std::move(name), std::move(value), std::move(help),
+  Option& option = Custom(name, std::move(value), std::move(help),
                           [=](const std::string& text) { out->push_back(text); });
   option.list = true;
   option.clear = [=] { out->clear(); };
@@ -232,7 +234,7 @@ Option& Options::List(std::string name, std::string value, std::vector<std::stri
   return option;
 }
 
-Option& Options::Flag(std::string name, bool* out, std::string help) {
+Option& Options::Flag(const std::string& name, bool* out, std::string help) {
   Option option;
   option.name = name;
   option.help = std::move(help);
@@ -242,7 +244,7 @@ Option& Options::Flag(std::string name, bool* out, std::string help) {
   return added;
 }
 
-Option& Options::Switch(std::string name, std::optional<bool>* out, std::string help) {
+Option& Options::Switch(const std::string& name, std::optional<bool>* out, std::string help) {
   Option option;
   option.name = name;
   option.help = std::move(help);
@@ -252,9 +254,10 @@ Option& Options::Switch(std::string name, std::optional<bool>* out, std::string 
   return added;
 }
 
-Option& Options::Positional(std::string name, std::string* out, std::string help, bool required) {
+Option& Options::Positional(const std::string& name, std::string* out, std::string help,
+                            bool required) {
   Option option;
-  option.name = std::move(name);
+  option.name = name;
   option.help = std::move(help);
   option.positional = true;
   option.only_command_line = true;
@@ -306,26 +309,36 @@ void Options::FromEnvironment(Option& option) {
   }
 }
 
+Option* Options::FindForConfig(std::string_view name) const {
+  for (const auto& option : options_) {
+    if (!option->only_command_line && option->name == name) return option.get();
+  }
+  return nullptr;
+}
+
+void Options::ThrowUnknownKey(const std::string& key, const std::string& name,
+                              const std::string& where) const {
+  std::vector<std::string> names;
+  for (const auto& option : options_) {
+    if (!option->only_command_line) names.push_back(option->name);
+  }
+  const std::string nearest = Nearest(name, names);
+  std::string message = where;
+  message.append(": \"").append(key).append("\" is not an option");
+  if (!nearest.empty()) message.append("; did you mean \"").append(nearest).append("\"?");
+  throw UsageError(message);
+}
+
 void Options::FromConfigObject(const Json& object, const std::string& where, bool ignore_unknown) {
   for (const auto& [key, value] : object.items()) {
     std::string name = key;
     for (char& c : name) c = c == '_' ? '-' : c;
-    Option* found = nullptr;
-    std::vector<std::string> names;
-    for (const auto& option : options_) {
-      if (option->only_command_line) continue;
-      if (option->name == name) found = option.get();
-      names.push_back(option->name);
+    Option* found = FindForConfig(name);
+    if (found == nullptr && ignore_unknown) {
+      if (name == "tied" && value == false) FromConfigObject({{"untied", true}}, where, true);
+      continue;
     }
-    if (found == nullptr && ignore_unknown && name == "tied" && value == false) {
-      FromConfigObject({{"untied", true}}, where, true);
-    }
-    if (found == nullptr) {
-      if (ignore_unknown) continue;
-      const std::string nearest = Nearest(name, names);
-      throw UsageError(where + ": \"" + key + "\" is not an option" +
-                       (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
-    }
+    if (found == nullptr) ThrowUnknownKey(key, name, where);
     if (found->source != Source::kDefault || value.is_null()) continue;
     // In a run's record: the model's sizes in an object, -1 for what is chosen while training, and
     // the steps that minutes came to.

@@ -16,7 +16,7 @@
 #include "model/file.h"
 #include "model/json.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming)
 class App;
 class Option;
 }  // namespace CLI
@@ -64,25 +64,27 @@ class Options {
   // Declared options go on in the same exclusive set until it is ended with "".
   void Exclusive(std::string set) { exclusive_ = std::move(set); }
 
-  Option& Integer(std::string name, std::string value, int64_t* out, int64_t lowest,
+  Option& Integer(const std::string& name, std::string value, int64_t* out, int64_t lowest,
                   int64_t highest, std::string help);
-  Option& Integer(std::string name, std::string value, std::optional<int64_t>* out, int64_t lowest,
-                  int64_t highest, std::string help);
-  Option& Unsigned(std::string name, std::string value, uint64_t* out, std::string help);
-  Option& Number(std::string name, std::string value, double* out, Range range, std::string help);
-  Option& Number(std::string name, std::string value, std::optional<double>* out, Range range,
+  Option& Integer(const std::string& name, std::string value, std::optional<int64_t>* out,
+                  int64_t lowest, int64_t highest, std::string help);
+  Option& Unsigned(const std::string& name, std::string value, uint64_t* out, std::string help);
+  Option& Number(const std::string& name, std::string value, double* out, Range range,
                  std::string help);
-  Option& Text(std::string name, std::string value, std::string* out, std::string help);
+  Option& Number(const std::string& name, std::string value, std::optional<double>* out,
+                 Range range, std::string help);
+  Option& Text(const std::string& name, std::string value, std::string* out, std::string help);
   // The help names the choices; another value is refused with the nearest of them.
-  Option& Choice(std::string name, std::string value, std::string* out,
-                 std::vector<std::string> choices, std::string help);
-  Option& List(std::string name, std::string value, std::vector<std::string>* out, bool greedy,
-               std::string help);
-  Option& Flag(std::string name, bool* out, std::string help);
+  Option& Choice(const std::string& name, std::string value, std::string* out,
+                 const std::vector<std::string>& choices, std::string help);
+  Option& List(const std::string& name, std::string value, std::vector<std::string>* out,
+               bool greedy, std::string help);
+  Option& Flag(const std::string& name, bool* out, std::string help);
   // --name and --no-name.
-  Option& Switch(std::string name, std::optional<bool>* out, std::string help);
-  Option& Positional(std::string name, std::string* out, std::string help, bool required = true);
-  Option& Custom(std::string name, std::string value, std::string help,
+  Option& Switch(const std::string& name, std::optional<bool>* out, std::string help);
+  Option& Positional(const std::string& name, std::string* out, std::string help,
+                     bool required = true);
+  Option& Custom(const std::string& name, std::string value, std::string help,
                  std::function<void(const std::string&)> assign);
   // --config FILE, read by Resolve.
   void ConfigFile();
@@ -101,6 +103,9 @@ class Options {
   void FromCommandLine(Option& option);
   void FromEnvironment(Option& option);
   void FromConfig(model::FileSystem& files);
+  Option* FindForConfig(std::string_view name) const;
+  [[noreturn]] void ThrowUnknownKey(const std::string& key, const std::string& name,
+                                    const std::string& where) const;
   void FromConfigObject(const model::Json& object, const std::string& where, bool ignore_unknown);
   void Assign(Option& option, Source source, const std::vector<std::string>& texts);
   void CheckExclusive();

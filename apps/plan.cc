@@ -192,7 +192,7 @@ int PlanCommand::Run(model::FileSystem& files, const Options& /*options*/) {
     return 0;
   }
   std::string out;
-  for (const std::string& notice : text.notices) messages().Line("Note: " + notice);
+  for (const std::string& notice : text.notices) Stderr().Line("Note: " + notice);
   for (const std::string& line : DescribePlan({.plan = &plan,
                                                .text = flags_.data().empty() ? nullptr : &text,
                                                .memory = memory,
@@ -213,8 +213,8 @@ int PlanCommand::Run(model::FileSystem& files, const Options& /*options*/) {
   WriteOutput(out);
   const uint64_t machine = runtime::TotalMemoryBytes();
   if (machine > 0 && memory.Total() > machine) {
-    messages().Line("Note: this is more than the machine's " + model::FormatBytes(machine) +
-                    "; a smaller --batch or --ctx, or --recompute layer, needs less");
+    Stderr().Line("Note: this is more than the machine's " + model::FormatBytes(machine) +
+                  "; a smaller --batch or --ctx, or --recompute layer, needs less");
   }
   return 0;
 }

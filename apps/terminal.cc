@@ -183,7 +183,7 @@ void Messages::ClearProgress() {
   shown_ = 0;
 }
 
-Messages& messages() {
+Messages& Stderr() {
   static Messages instance;
   return instance;
 }

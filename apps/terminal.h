@@ -56,7 +56,7 @@ class Messages {
   std::chrono::steady_clock::time_point last_{};
 };
 
-Messages& messages();
+Messages& Stderr();
 
 }  // namespace lanewise::apps
 

@@ -205,9 +205,9 @@ bool TrainCommand::NothingLeft(const Prepared& run) const {
                      " already; ask for more than that (this would be " +
                      std::to_string(run.plan.steps) + ")");
   }
-  messages().Line(out_ + " is finished: step " + std::to_string(done) + " of " +
-                  std::to_string(run.plan.steps) + ".\nTo train it further, say how long: " +
-                  ResumeCommand() + " --steps " + std::to_string(2 * done));
+  Stderr().Line(out_ + " is finished: step " + std::to_string(done) + " of " +
+                std::to_string(run.plan.steps) + ".\nTo train it further, say how long: " +
+                ResumeCommand() + " --steps " + std::to_string(2 * done));
   return true;
 }
 
@@ -223,7 +223,7 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   Prepared run;
   resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
   if (NothingLeft(run)) return 0;
-  for (const std::string& notice : run.text.notices) messages().Line("Note: " + notice);
+  for (const std::string& notice : run.text.notices) Stderr().Line("Note: " + notice);
 
   TrainPrinter printer;
   const model::TrainerSetup setup{.files = &files,
@@ -247,20 +247,20 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
                                                .memory = trainer.memory(),
                                                .threads = scheduler->threads(),
                                                .machine_gflops = gflops})) {
-    messages().Line(line);
+    Stderr().Line(line);
   }
-  messages().Line("Run       " + out_ +
-                  (run.checkpoint ? ", goes on after step " + std::to_string(run.checkpoint->step)
-                                  : std::string()) +
-                  "; Ctrl-C stops it and saves\n");
+  Stderr().Line("Run       " + out_ +
+                (run.checkpoint ? ", goes on after step " + std::to_string(run.checkpoint->step)
+                                : std::string()) +
+                "; Ctrl-C stops it and saves\n");
   run.checkpoint.reset();
   run.from.reset();
 
   const model::FinishReport report = trainer.Run();
-  messages().ClearProgress();
-  common_.WriteProfile(files, gflops);
+  Stderr().ClearProgress();
   if (common_.json()) WriteJson(ToJson(trainer, report));
   PrintSummary(report);
+  common_.WriteProfile(files, gflops);
   return report.finished ? 0 : SignalExitCode();
 }
 
@@ -296,22 +296,22 @@ void TrainCommand::PrintSummary(const model::FinishReport& report) const {
           FormatCount(static_cast<double>(report.tokens)) + " tokens, " +
           FormatDuration(report.seconds) + ", peak memory " +
           model::FormatBytes(report.peak_memory_bytes);
-  messages().Line(line);
+  Stderr().Line(line);
   line = "Loss: train " + FormatFixed(report.train_loss, 4);
   if (report.val_loss) line += ", validation " + FormatFixed(*report.val_loss, 4) + " nats";
   if (report.val_bits_per_byte && *report.val_bits_per_byte > 0) {
     line += " (" + FormatFixed(*report.val_bits_per_byte, 4) + " bits/byte)";
   }
   if (report.best_val_loss) line += ", best " + FormatFixed(*report.best_val_loss, 4);
-  messages().Line(line);
-  messages().Line("Saved in " + out_ + "; the curves are in " + model::JoinPath(out_, "loss.svg"));
+  Stderr().Line(line);
+  Stderr().Line("Saved in " + out_ + "; the curves are in " + model::JoinPath(out_, "loss.svg"));
   if (!report.finished) {
-    messages().Line("Go on with:\n  " + ResumeCommand());
+    Stderr().Line("Go on with:\n  " + ResumeCommand());
     return;
   }
-  messages().Line("Next:\n  lanewise generate " + run + " --prompt \"...\"\n  lanewise eval " +
-                  run + " --data FILE\n  " + ResumeCommand() + " --steps " +
-                  std::to_string(2 * report.step) + "    # train it further");
+  Stderr().Line("Next:\n  lanewise generate " + run + " --prompt \"...\"\n  lanewise eval " + run +
+                " --data FILE\n  " + ResumeCommand() + " --steps " +
+                std::to_string(2 * report.step) + "    # train it further");
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ void PrintSample(const std::string& sample) {
     std::string_view line = std::string_view(text).substr(at, end - at);
     while (!line.empty() && lines < 6) {
       const std::string part = CutColumns(line, width);
-      messages().Line("  | " + part);
+      Stderr().Line("  | " + part);
       line.remove_prefix(part.size());
       ++lines;
     }
@@ -43,25 +43,25 @@ void PrintSample(const std::string& sample) {
 
 }  // namespace
 
-void TrainPrinter::OnNotice(const std::string& sentence) { messages().Line("Note: " + sentence); }
+void TrainPrinter::OnNotice(const std::string& sentence) { Stderr().Line("Note: " + sentence); }
 
 void TrainPrinter::OnStep(const model::StepReport& report) {
   last_ = report;
   if (report.skipped) {
-    messages().Line("Note: step " + std::to_string(report.step) +
-                    ": the loss or its gradient is not finite; the step is skipped");
+    Stderr().Line("Note: step " + std::to_string(report.step) +
+                  ": the loss or its gradient is not finite; the step is skipped");
     return;
   }
   smooth_loss_ = smooth_loss_ == 0 ? report.loss : 0.9 * smooth_loss_ + 0.1 * report.loss;
   smooth_rate_ = smooth_rate_ == 0 ? report.tokens_per_second
                                    : 0.9 * smooth_rate_ + 0.1 * report.tokens_per_second;
-  if (messages().live()) {
+  if (Stderr().live()) {
     const bool narrow = TerminalColumns() < 40;
     const std::string loss = FormatFixed(smooth_loss_, 3), rate = FormatCount(smooth_rate_);
-    messages().Progress({narrow ? Fraction(report) : "step " + Fraction(report),
-                         narrow ? loss : "loss " + loss, narrow ? rate + "/s" : rate + " tokens/s",
-                         MfuText(SmoothMfu()), FormatDuration(report.seconds_left) + " left"},
-                        report.step == 1 || report.step == report.steps);
+    Stderr().Progress({narrow ? Fraction(report) : "step " + Fraction(report),
+                       narrow ? loss : "loss " + loss, narrow ? rate + "/s" : rate + " tokens/s",
+                       MfuText(SmoothMfu()), FormatDuration(report.seconds_left) + " left"},
+                      report.step == 1 || report.step == report.steps);
     return;
   }
   const auto now = Clock::now();
@@ -78,14 +78,14 @@ double TrainPrinter::SmoothMfu() const {
 
 void TrainPrinter::PlainLine() {
   const std::string mfu = MfuText(SmoothMfu());
-  messages().Line("step " + Fraction(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
-                  FormatCount(smooth_rate_) + " tokens/s" + (mfu.empty() ? "" : "  " + mfu) + "  " +
-                  FormatDuration(last_.seconds_left) + " left");
+  Stderr().Line("step " + Fraction(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
+                FormatCount(smooth_rate_) + " tokens/s" + (mfu.empty() ? "" : "  " + mfu) + "  " +
+                FormatDuration(last_.seconds_left) + " left");
 }
 
 void TrainPrinter::OnEvaluateProgress(double done) {
-  if (!messages().live()) return;
-  messages().Progress(
+  if (!Stderr().live()) return;
+  Stderr().Progress(
       {"step " + std::to_string(last_.step), "evaluating " + FormatFixed(100 * done, 0) + "%"});
 }
 
@@ -99,7 +99,7 @@ void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
   if (report.whole) line += " (whole split)";
   if (report.best) line += "  best";
   line += "  " + FormatDuration(last_.seconds);
-  messages().Line(line);
+  Stderr().Line(line);
   PrintSample(report.sample);
   printed_ = Clock::now();
 }
