@@ -67,9 +67,7 @@ class EvalCommand : public Command {
     const model::EvaluateResult result = evaluator.Run(loaded.weights(), tokens, evaluate);
     Stderr().ClearProgress();
     if (SignalExitCode() != 0) {
-      Stderr().Line("Stopped by " + std::string(StopSignalName()) + " after " +
-                    FormatInteger(result.tokens) + " of " + FormatInteger(tokens.size()) +
-                    " tokens: no result");
+      Stderr().Line("Stopped by " + std::string(StopSignalName()) + ": no result");
       return SignalExitCode();
     }
     common_.json() ? PrintJson(result) : Print(result);

@@ -59,6 +59,7 @@ TEST_CASE("overview, version and help of every command") {
 
 TEST_CASE("misspelt commands and options name the nearest right one") {
   CheckRefusal({"trian"}, 2, {"'trian'", "train", "lanewise --help"});
+  CheckRefusal({"help", "trian"}, 2, {"'trian'", "train"});
   CheckRefusal({"train", "--laers", "4"}, 2, {"--laers", "--layers", "lanewise train --help"});
   CheckRefusal({"train", "--eval_every", "4"}, 2, {"--eval-every"});
   CheckRefusal({"generate", "m", "--temperature", "1"}, 2, {"--temp?"});

@@ -104,6 +104,9 @@ TEST_CASE("train, stop, resume, generate, eval") {
   const RunResult longer =
       Succeed({"train", "--resume", "--out", parts, "--steps", "24", "--json"});
   CHECK(Json::parse(longer.output)["step"] == 24);
+  const RunResult minutes =
+      Succeed({"train", "--resume", "--out", parts, "--minutes", "0.002", "--json"});
+  CHECK(Json::parse(minutes.output)["step"].get<int>() > 24);
 
   const Json info = Json::parse(Succeed({"info", parts, "--json"}).output);
   CHECK(info["config"]["layers"] == 1);
