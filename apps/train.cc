@@ -182,6 +182,12 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
 
 void TrainCommand::Lengthen(const model::TrainText& text, TrainPlan* plan) const {
   const model::TrainOptions& given = flags_.options();
+  // Intervals that were chosen for the old length are chosen again for the new one.
+  if (given.steps || given.tokens || given.epochs || given.minutes) {
+    const bool chosen = plan->eval_every == (plan->steps + 9) / 10;
+    if (!given.save_every && chosen && plan->save_every == plan->eval_every) plan->save_every = -1;
+    if (!given.eval_every && chosen) plan->eval_every = -1;
+  }
   if (given.steps) plan->steps = *given.steps;
   if (given.tokens) plan->steps = model::StepsForTokens(*plan, static_cast<double>(*given.tokens));
   if (given.epochs) {
