@@ -48,15 +48,20 @@ HWY_INLINE float SumBelowMax(DF d, const float* x, size_t size, float max) {
   return hn::ReduceSum(d, sum);
 }
 
-// sum e^(x - max); with kStore the terms are written to y, which may be x.
+// sum e^(x - max); with kStore the terms are written to y, which may be x, but for those of the
+// last vector if it is partial. They are left in `tail`, which then starts at TailStart(size): a
+// whole vector that overlaps the one before it, because a masked store would make the next row's
+// loads wait.
 template <bool kStore>
-HWY_INLINE float SumExp(DF d, const float* x, float* y, size_t size, float max) {
+HWY_INLINE float SumExp(DF d, const float* x, float* y, size_t size, float max, VF& tail) {
   const size_t lanes = hn::Lanes(d);
   const VF largest = hn::Set(d, max);
   VF sum0 = hn::Zero(d);
   VF sum1 = hn::Zero(d);
   VF sum2 = hn::Zero(d);
   VF sum3 = hn::Zero(d);
+  // Before anything is overwritten.
+  const VF last = LoadLast(d, x, size);
   size_t i = 0;
   for (; i + 4 * lanes <= size; i += 4 * lanes) {
     const VF e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
@@ -74,12 +79,15 @@ HWY_INLINE float SumExp(DF d, const float* x, float* y, size_t size, float max) 
     sum2 = hn::Add(sum2, e2);
     sum3 = hn::Add(sum3, e3);
   }
-  for (; i < size; i += lanes) {
-    const size_t n = std::min(lanes, size - i);
-    const VF v = hn::LoadNOr(hn::Set(d, kMinusInfinity), d, x + i, n);
-    const VF e = ExpNoOverflow(d, hn::Sub(v, largest));
-    if constexpr (kStore) hn::StoreN(e, d, y + i, n);
+  for (; i + lanes <= size; i += lanes) {
+    const VF e = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
+    if constexpr (kStore) hn::StoreU(e, d, y + i);
     sum0 = hn::Add(sum0, e);
+  }
+  if (i < size) {
+    const size_t start = TailStart(lanes, size);
+    tail = ExpNoOverflow(d, hn::Sub(last, largest));
+    sum1 = hn::Add(sum1, hn::IfThenZeroElse(hn::FirstN(d, i - start), tail));
   }
   return hn::ReduceSum(d, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)));
 }
@@ -103,7 +111,8 @@ HWY_INLINE void Row(DF d, const Args& args, size_t r, const float* logits, float
   const float at_target = logits[target] - max;
   const float below =
       args.smoothing != 0.0f && args.loss != nullptr ? SumBelowMax(d, logits, size, max) : 0.0f;
-  const float sum = SumExp<kGradient>(d, logits, gradient, size, max);
+  VF tail = hn::Zero(d);
+  const float sum = SumExp<kGradient>(d, logits, gradient, size, max, tail);
   const float log_sum = ScalarLog(d, sum);
   const float nll = log_sum - at_target;
   if (args.nll != nullptr) args.nll[r] = nll;
@@ -113,12 +122,17 @@ HWY_INLINE void Row(DF d, const Args& args, size_t r, const float* logits, float
                        : log_sum - (1.0f - args.smoothing) * at_target - uniform * below;
   }
   if constexpr (kGradient) {
-    const float factor = args.scale / sum;
-    const float shift = args.scale * uniform;
-    Map(d, gradient, gradient, size, [factor, shift](DF tag, VF v) HWY_ATTR {
-      return hn::MulSub(v, hn::Set(tag, factor), hn::Set(tag, shift));
-    });
-    gradient[target] -= args.scale * (1.0f - args.smoothing);
+    const VF factor = hn::Set(d, args.scale / sum);
+    const VF shift = hn::Set(d, args.scale * uniform);
+    const size_t lanes = hn::Lanes(d);
+    size_t i = 0;
+    for (; i + lanes <= size; i += lanes) {
+      hn::StoreU(hn::MulSub(hn::LoadU(d, gradient + i), factor, shift), d, gradient + i);
+    }
+    if (i < size) StoreLast(hn::MulSub(tail, factor, shift), d, gradient, size);
+    // At the target once more, rather than wait for what was just stored.
+    const VF at = hn::MulSub(ExpNoOverflow(d, hn::Set(d, at_target)), factor, shift);
+    gradient[target] = hn::GetLane(at) - args.scale * (1.0f - args.smoothing);
   }
 }
 

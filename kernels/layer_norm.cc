@@ -7,8 +7,8 @@
 #define HWY_TARGET_INCLUDE "kernels/layer_norm.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
-#include "kernels/loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -19,50 +19,118 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
-HWY_INLINE float RowMean(DF d, const float* x, size_t size) {
-  const VF sum = Fold(
-      d, x, size, hn::Zero(d), 0.0f, [](DF, VF acc, VF v) HWY_ATTR { return hn::Add(acc, v); },
-      [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); });
-  return hn::ReduceSum(d, sum) / static_cast<float>(size);
+// Sums of the lanes of four vectors, to out[0..3]. Fewer steps than four sums, and they overlap.
+HWY_INLINE void SumLanes(DF d, VF a, VF b, VF c, VF e, float* HWY_RESTRICT out) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+  out[0] = hn::ReduceSum(d, a);
+  out[1] = hn::ReduceSum(d, b);
+  out[2] = hn::ReduceSum(d, c);
+  out[3] = hn::ReduceSum(d, e);
+#else
+  const hn::RepartitionToWide<DF> wide;
+  // In each block of four lanes: (a0+a2, b0+b2, a1+a3, b1+b3), then (a, b, c, e).
+  const VF ab = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+  const VF ce = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
+  const auto ab_wide = hn::BitCast(wide, ab);
+  const auto ce_wide = hn::BitCast(wide, ce);
+  VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab_wide, ce_wide)),
+                    hn::BitCast(d, hn::InterleaveUpper(wide, ab_wide, ce_wide)));
+  if constexpr (HWY_MAX_BYTES >= 32) sums = hn::Add(sums, hn::SwapAdjacentBlocks(sums));
+  if constexpr (HWY_MAX_BYTES >= 64) sums = hn::Add(sums, hn::ReverseBlocks(d, sums));
+  const hn::CappedTag<float, 4> four;
+  hn::StoreU(hn::ResizeBitCast(four, sums), four, out);
+#endif
 }
 
-// Mean of (x - mean)^2; a partial vector is filled up with the mean.
-HWY_INLINE float RowVariance(DF d, const float* x, size_t size, float mean) {
-  const VF sum = Fold(
-      d, x, size, hn::Zero(d), mean,
-      [mean](DF tag, VF acc, VF v) HWY_ATTR {
-        const VF centered = hn::Sub(v, hn::Set(tag, mean));
-        return hn::MulAdd(centered, centered, acc);
-      },
-      [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); });
-  return hn::ReduceSum(d, sum) / static_cast<float>(size);
-}
+// kRows rows at a time, 4 or 1, with the same bits: a horizontal sum waits long for little work.
+template <size_t kRows>
+struct RowGroup {
+  static_assert(kRows == 1 || kRows == 4);
+  const float* x[4];
+  float mean[4];
+  float rstd[4];
+};
 
-void Forward(Mat<const float> x_rows, const float* w, const float* b, float eps, Mat<float> y_rows,
-             float* mean_out, float* rstd_out) {
-  const DF d;
+// Four sums of f(row, vector of its columns) at once; f gets 0 in what a partial vector lacks, if
+// it is not told to be `fill`.
+template <size_t kRows, class F>
+HWY_INLINE void SumColumns(DF d, const RowGroup<kRows>& group, size_t size, const float* fill,
+                           float* HWY_RESTRICT out, const F& f) {
   const size_t lanes = hn::Lanes(d);
-  const size_t size = x_rows.cols;
-  for (size_t r = 0; r < x_rows.rows; ++r) {
-    const float* x = x_rows.Row(r);
-    float* y = y_rows.Row(r);
-    const float mean = RowMean(d, x, size);
-    const float rstd = 1.0f / std::sqrt(RowVariance(d, x, size, mean) + eps);
-    if (mean_out != nullptr) mean_out[r] = mean;
-    if (rstd_out != nullptr) rstd_out[r] = rstd;
-    const VF mean_v = hn::Set(d, mean);
-    const VF rstd_v = hn::Set(d, rstd);
+  VF s0 = hn::Zero(d);
+  VF s1 = hn::Zero(d);
+  VF s2 = hn::Zero(d);
+  VF s3 = hn::Zero(d);
+  size_t c = 0;
+  for (; c + lanes <= size; c += lanes) {
+    s0 = f(0, s0, hn::LoadU(d, group.x[0] + c));
+    if constexpr (kRows == 4) {
+      s1 = f(1, s1, hn::LoadU(d, group.x[1] + c));
+      s2 = f(2, s2, hn::LoadU(d, group.x[2] + c));
+      s3 = f(3, s3, hn::LoadU(d, group.x[3] + c));
+    }
+  }
+  if (c < size) {
+    const size_t n = size - c;
+    s0 = f(0, s0, hn::LoadNOr(hn::Set(d, fill[0]), d, group.x[0] + c, n));
+    if constexpr (kRows == 4) {
+      s1 = f(1, s1, hn::LoadNOr(hn::Set(d, fill[1]), d, group.x[1] + c, n));
+      s2 = f(2, s2, hn::LoadNOr(hn::Set(d, fill[2]), d, group.x[2] + c, n));
+      s3 = f(3, s3, hn::LoadNOr(hn::Set(d, fill[3]), d, group.x[3] + c, n));
+    }
+  }
+  SumLanes(d, s0, s1, s2, s3, out);
+}
+
+template <size_t kRows>
+HWY_INLINE void Statistics(DF d, size_t size, float eps, RowGroup<kRows>& group) {
+  constexpr float kZeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+  const float inverse = 1.0f / static_cast<float>(size);
+  float sums[4];
+  SumColumns(d, group, size, kZeros, sums,
+             [](size_t, VF acc, VF v) HWY_ATTR { return hn::Add(acc, v); });
+  for (size_t i = 0; i < kRows; ++i) group.mean[i] = sums[i] * inverse;
+  const float* mean = group.mean;
+  SumColumns(d, group, size, mean, sums, [mean](size_t i, VF acc, VF v) HWY_ATTR {
+    const VF centered = hn::Sub(v, hn::Set(DF(), mean[i]));
+    return hn::MulAdd(centered, centered, acc);
+  });
+  for (size_t i = 0; i < kRows; ++i) group.rstd[i] = 1.0f / std::sqrt(sums[i] * inverse + eps);
+}
+
+template <size_t kRows>
+HWY_INLINE void ForwardRows(DF d, Mat<const float> x, const float* w, const float* b, float eps,
+                            Mat<float> y, float* mean, float* rstd, size_t r) {
+  const size_t lanes = hn::Lanes(d);
+  const size_t size = x.cols;
+  RowGroup<kRows> group;
+  for (size_t i = 0; i < kRows; ++i) group.x[i] = x.Row(r + i);
+  Statistics(d, size, eps, group);
+  for (size_t i = 0; i < kRows; ++i) {
+    if (mean != nullptr) mean[r + i] = group.mean[i];
+    if (rstd != nullptr) rstd[r + i] = group.rstd[i];
+    const VF mean_v = hn::Set(d, group.mean[i]);
+    const VF rstd_v = hn::Set(d, group.rstd[i]);
+    float* out = y.Row(r + i);
     size_t c = 0;
     for (; c + lanes <= size; c += lanes) {
-      const VF xhat = hn::Mul(hn::Sub(hn::LoadU(d, x + c), mean_v), rstd_v);
-      hn::StoreU(hn::MulAdd(xhat, hn::LoadU(d, w + c), hn::LoadU(d, b + c)), d, y + c);
+      const VF xhat = hn::Mul(hn::Sub(hn::LoadU(d, group.x[i] + c), mean_v), rstd_v);
+      hn::StoreU(hn::MulAdd(xhat, hn::LoadU(d, w + c), hn::LoadU(d, b + c)), d, out + c);
     }
     if (c < size) {
       const size_t n = size - c;
-      const VF xhat = hn::Mul(hn::Sub(hn::LoadN(d, x + c, n), mean_v), rstd_v);
-      hn::StoreN(hn::MulAdd(xhat, hn::LoadN(d, w + c, n), hn::LoadN(d, b + c, n)), d, y + c, n);
+      const VF xhat = hn::Mul(hn::Sub(hn::LoadN(d, group.x[i] + c, n), mean_v), rstd_v);
+      hn::StoreN(hn::MulAdd(xhat, hn::LoadN(d, w + c, n), hn::LoadN(d, b + c, n)), d, out + c, n);
     }
   }
+}
+
+void Forward(Mat<const float> x, const float* w, const float* b, float eps, Mat<float> y,
+             float* mean, float* rstd) {
+  const DF d;
+  size_t r = 0;
+  for (; r + 4 <= x.rows; r += 4) ForwardRows<4>(d, x, w, b, eps, y, mean, rstd, r);
+  for (; r < x.rows; ++r) ForwardRows<1>(d, x, w, b, eps, y, mean, rstd, r);
 }
 
 struct BackwardArgs {
@@ -87,6 +155,7 @@ HWY_INLINE RowFactors RowSums(DF d, const BackwardArgs& args, size_t r) {
   const size_t size = args.x.cols;
   const float* x = args.x.Row(r);
   const float* dy = args.dy.Row(r);
+  const float* dx = args.dx.Row(r);
   const VF mean = hn::Set(d, args.mean[r]);
   VF g0 = hn::Zero(d);
   VF g1 = hn::Zero(d);
@@ -94,6 +163,9 @@ HWY_INLINE RowFactors RowSums(DF d, const BackwardArgs& args, size_t r) {
   VF gx1 = hn::Zero(d);
   size_t c = 0;
   for (; c + 2 * lanes <= size; c += 2 * lanes) {
+    // Row after row the lines of dx can be fetched in time; the writes come from four rows in turn.
+    hwy::Prefetch(dx + c);
+    hwy::Prefetch(dx + c + lanes);
     const VF a = hn::Mul(hn::LoadU(d, dy + c), hn::LoadU(d, args.w + c));
     const VF b = hn::Mul(hn::LoadU(d, dy + c + lanes), hn::LoadU(d, args.w + c + lanes));
     g0 = hn::Add(g0, a);

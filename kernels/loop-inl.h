@@ -78,6 +78,30 @@ HWY_INLINE V Fold(D d, const float* x, size_t n, V initial, float fill, const St
   return join(join(a0, a1), join(a2, a3));
 }
 
+// The last vector of x[0, n): it ends at n and overlaps the one before it, unless n is less than a
+// vector (then it starts at 0 and what it lacks is -infinity). A partial masked store would make
+// loads of what follows it wait, which in rows of odd width is the next row.
+HWY_INLINE size_t TailStart(size_t lanes, size_t n) { return n < lanes ? 0 : n - lanes; }
+
+template <class D>
+HWY_INLINE hwy::HWY_NAMESPACE::Vec<D> LoadLast(D d, const float* x, size_t n) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const size_t lanes = hn::Lanes(d);
+  if (n >= lanes) return hn::LoadU(d, x + TailStart(lanes, n));
+  return hn::LoadNOr(hn::Neg(hn::Inf(d)), d, x, n);
+}
+
+template <class D, class V>
+HWY_INLINE void StoreLast(V v, D d, float* y, size_t n) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const size_t lanes = hn::Lanes(d);
+  if (n >= lanes) {
+    hn::StoreU(v, d, y + TailStart(lanes, n));
+  } else {
+    hn::StoreN(v, d, y, n);
+  }
+}
+
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace lanewise::kernels

@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/rms_norm.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/loop-inl.h"
 
@@ -58,10 +59,14 @@ HWY_INLINE RowFactors RowSums(DF d, const BackwardArgs& args, size_t r) {
   const size_t size = args.x.cols;
   const float* x = args.x.Row(r);
   const float* dy = args.dy.Row(r);
+  const float* dx = args.dx.Row(r);
   VF sum0 = hn::Zero(d);
   VF sum1 = hn::Zero(d);
   size_t c = 0;
   for (; c + 2 * lanes <= size; c += 2 * lanes) {
+    // Row after row the lines of dx can be fetched in time; the writes come from four rows in turn.
+    hwy::Prefetch(dx + c);
+    hwy::Prefetch(dx + c + lanes);
     const VF a = hn::Mul(hn::LoadU(d, dy + c), hn::LoadU(d, args.w + c));
     const VF b = hn::Mul(hn::LoadU(d, dy + c + lanes), hn::LoadU(d, args.w + c + lanes));
     sum0 = hn::MulAdd(a, hn::LoadU(d, x + c), sum0);

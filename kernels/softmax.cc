@@ -35,6 +35,7 @@ void ForwardRun(const float* x, float* y, size_t size) {
                                                       kMinusInfinity, max, join_max)));
   VF sum0 = hn::Zero(d);
   VF sum1 = hn::Zero(d);
+  VF tail = LoadLast(d, x, size);  // before anything is overwritten
   size_t i = 0;
   for (; i + 2 * lanes <= size; i += 2 * lanes) {
     const VF e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
@@ -44,15 +45,22 @@ void ForwardRun(const float* x, float* y, size_t size) {
     sum0 = hn::Add(sum0, e0);
     sum1 = hn::Add(sum1, e1);
   }
-  for (; i < size; i += lanes) {
-    const size_t n = std::min(lanes, size - i);
-    const VF e =
-        ExpNoOverflow(d, hn::Sub(hn::LoadNOr(hn::Set(d, kMinusInfinity), d, x + i, n), largest));
-    hn::StoreN(e, d, y + i, n);
+  if (i + lanes <= size) {
+    const VF e = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
+    hn::StoreU(e, d, y + i);
     sum0 = hn::Add(sum0, e);
+    i += lanes;
   }
-  const float factor = 1.0f / hn::ReduceSum(d, hn::Add(sum0, sum1));
-  Map(d, y, y, size, [factor](DF tag, VF v) HWY_ATTR { return hn::Mul(v, hn::Set(tag, factor)); });
+  if (i < size) {
+    const auto counted = hn::FirstN(d, i - TailStart(lanes, size));
+    tail = ExpNoOverflow(d, hn::Sub(tail, largest));
+    sum1 = hn::Add(sum1, hn::IfThenZeroElse(counted, tail));
+  }
+  const VF factor = hn::Set(d, 1.0f / hn::ReduceSum(d, hn::Add(sum0, sum1)));
+  for (size_t c = 0; c < i; c += lanes) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, y + c), factor), d, y + c);
+  }
+  if (i < size) StoreLast(hn::Mul(tail, factor), d, y, size);
 }
 
 void BackwardRun(const float* y, const float* dy, float* dx, size_t size) {
@@ -133,34 +141,49 @@ void BackwardPacked(const float* y, const float* dy, float* dx, size_t size) {
   }
 }
 
-// The runs of a matrix, numbered row by row.
+// The runs of a matrix, row by row.
 struct Runs {
   size_t groups, size, padded;
-
-  template <typename T>
-  T* At(Mat<T> m, size_t index) const {
-    return m.Row(index / groups) + index % groups * size;
-  }
 };
 
 constexpr size_t kBuffer = 512;  // floats of padded runs handled at a time
 
-// Copies runs [first, first + count) of m to a buffer of padded runs.
-void Pack(Runs runs, Mat<const float> m, size_t first, size_t count, float pad, float* buffer) {
+// Walks over the runs of a matrix without a division for each.
+template <typename T>
+class RunCursor {
+ public:
+  RunCursor(Mat<T> m, Runs runs) : m_(m), runs_(runs), row_(m.data) {}
+
+  T* Next() {
+    T* const run = row_ + group_ * runs_.size;
+    if (++group_ == runs_.groups) {
+      group_ = 0;
+      row_ += m_.stride;
+    }
+    return run;
+  }
+
+ private:
+  Mat<T> m_;
+  Runs runs_;
+  T* row_;
+  size_t group_ = 0;
+};
+
+// Copies the next `count` runs to a buffer of padded runs. Whole vectors are written, so the buffer
+// has one more vector at its end.
+void Pack(RunCursor<const float>& cursor, Runs runs, size_t count, float pad, float* buffer) {
+  const DS d;
   for (size_t i = 0; i < count; ++i) {
-    const float* from = runs.At(m, first + i);
-    float* to = buffer + i * runs.padded;
-    size_t j = 0;
-    for (; j < runs.size; ++j) to[j] = from[j];
-    for (; j < runs.padded; ++j) to[j] = pad;
+    hn::StoreU(hn::LoadNOr(hn::Set(d, pad), d, cursor.Next(), runs.size), d,
+               buffer + i * runs.padded);
   }
 }
 
-void Unpack(Runs runs, const float* buffer, size_t first, size_t count, Mat<float> m) {
+void Unpack(const float* buffer, Runs runs, size_t count, RunCursor<float>& cursor) {
+  const DS d;
   for (size_t i = 0; i < count; ++i) {
-    const float* from = buffer + i * runs.padded;
-    float* to = runs.At(m, first + i);
-    for (size_t j = 0; j < runs.size; ++j) to[j] = from[j];
+    hn::StoreN(hn::LoadU(d, buffer + i * runs.padded), d, cursor.Next(), runs.size);
   }
 }
 
@@ -170,13 +193,15 @@ void ForwardShort(Mat<const float> x, Mat<float> y, Runs runs) {
     ForwardPacked<kRun>(x.data, y.data, x.rows * x.cols);
     return;
   }
-  alignas(64) float buffer[kBuffer];
+  alignas(64) float buffer[kBuffer + 16];
+  RunCursor<const float> from(x, runs);
+  RunCursor<float> to(y, runs);
   const size_t total = x.rows * runs.groups;
   for (size_t first = 0; first < total; first += kBuffer / kRun) {
     const size_t count = std::min(kBuffer / kRun, total - first);
-    Pack(runs, x, first, count, kMinusInfinity, buffer);
+    Pack(from, runs, count, kMinusInfinity, buffer);
     ForwardPacked<kRun>(buffer, buffer, count * kRun);
-    Unpack(runs, buffer, first, count, y);
+    Unpack(buffer, runs, count, to);
   }
 }
 
@@ -186,15 +211,18 @@ void BackwardShort(Mat<const float> y, Mat<const float> dy, Mat<float> dx, Runs 
     BackwardPacked<kRun>(y.data, dy.data, dx.data, y.rows * y.cols);
     return;
   }
-  alignas(64) float buffer[kBuffer];
-  alignas(64) float gradient[kBuffer];
+  alignas(64) float buffer[kBuffer + 16];
+  alignas(64) float gradient[kBuffer + 16];
+  RunCursor<const float> from_y(y, runs);
+  RunCursor<const float> from_dy(dy, runs);
+  RunCursor<float> to(dx, runs);
   const size_t total = y.rows * runs.groups;
   for (size_t first = 0; first < total; first += kBuffer / kRun) {
     const size_t count = std::min(kBuffer / kRun, total - first);
-    Pack(runs, y, first, count, 0.0f, buffer);
-    Pack(runs, dy, first, count, 0.0f, gradient);
+    Pack(from_y, runs, count, 0.0f, buffer);
+    Pack(from_dy, runs, count, 0.0f, gradient);
     BackwardPacked<kRun>(buffer, gradient, gradient, count * kRun);
-    Unpack(runs, gradient, first, count, dx);
+    Unpack(gradient, runs, count, to);
   }
 }
 

@@ -168,7 +168,6 @@ void AdamW(float* p, float* g, float* m, float* v, float lr, float decay, size_t
     m[i] = 0.9f * m[i] + 0.1f * g[i];
     v[i] = 0.999f * v[i] + 0.001f * g[i] * g[i];
     p[i] -= lr * (m[i] / (::sqrtf(v[i]) + 1e-8f) + decay * p[i]);
-    g[i] = 0.0f;
   }
 }
 

@@ -2,10 +2,9 @@
 
 #include <benchmark/benchmark.h>
 
-#include <random>
-#include <vector>
+#include <span>
 
-#include "bench/kernels/versus.h"
+#include "bench/kernels/rows.h"
 
 namespace lanewise::kernels {
 namespace {
@@ -15,12 +14,9 @@ using bench::Baseline;
 void Run(benchmark::State& state, void (*kernel)(std::span<const float>, std::span<float>),
          void (*bench::BaselineLoops::*loop)(const float*, float*, size_t), float mean) {
   const auto size = static_cast<size_t>(state.range(0));
-  std::mt19937 rng(1);
-  std::normal_distribution<float> normal(mean, 2.0f);
-  std::vector<float> x(size), y(size);
-  for (size_t i = 0; i < size; ++i) x[i] = i < 100000 ? normal(rng) : x[i - 100000];
+  bench::Rows x(1, size, mean), y(1, size);
   bench::RunVersus(
-      state, 8.0 * static_cast<double>(size), false, [&] { kernel(x, y); },
+      state, 8.0 * static_cast<double>(size), false, [&] { kernel(x.span(), y.span()); },
       [&] { (Baseline()->*loop)(x.data(), y.data(), size); });
 }
 

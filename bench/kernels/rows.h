@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <random>
 #include <span>
-#include <vector>
 
 #include "bench/kernels/versus.h"
 #include "kernels/view.h"
@@ -17,22 +16,23 @@ namespace lanewise::bench {
 // A matrix without gaps, filled with normal numbers.
 class Rows {
  public:
-  Rows(size_t rows, size_t cols, float mean = 0.0f) : rows_(rows), cols_(cols), data_(rows * cols) {
+  Rows(size_t rows, size_t cols, float mean = 0.0f)
+      : rows_(rows), cols_(cols), data_(AllocateFloats(rows * cols)) {
     std::mt19937 rng(1);
     std::normal_distribution<float> normal(mean);
     constexpr size_t kPeriod = 100003;
-    for (size_t i = 0; i < data_.size(); ++i) {
+    for (size_t i = 0; i < rows * cols; ++i) {
       data_[i] = i < kPeriod ? normal(rng) : data_[i - kPeriod];
     }
   }
 
-  kernels::Mat<float> view() { return {data_.data(), rows_, cols_, cols_}; }
-  std::span<float> span() { return data_; }
-  float* data() { return data_.data(); }
+  kernels::Mat<float> view() { return {data_.get(), rows_, cols_, cols_}; }
+  std::span<float> span() { return {data_.get(), rows_ * cols_}; }
+  float* data() { return data_.get(); }
 
  private:
   size_t rows_, cols_;
-  std::vector<float> data_;
+  AlignedFloats data_;
 };
 
 // Widths of the two models' presets, each with rows for a footprint in cache and one beyond the

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
+#include <new>
 
 #include "bench/kernels/baseline_loops.h"
 
@@ -19,6 +21,16 @@ namespace lanewise::bench {
 // The probe copies half of the bytes from one array to another, or scales in place if `in_place`.
 void RunVersus(benchmark::State& state, double bytes, bool in_place,
                const std::function<void()>& kernel, const std::function<void()>& loop = nullptr);
+
+// Floats from a cache line on, as the arenas of the library are. They are not set to anything.
+struct FreeAligned {
+  void operator()(float* p) const { ::operator delete[](p, std::align_val_t{128}); }
+};
+using AlignedFloats = std::unique_ptr<float[], FreeAligned>;
+inline AlignedFloats AllocateFloats(size_t size) {
+  return AlignedFloats(
+      static_cast<float*>(::operator new[](size * sizeof(float), std::align_val_t{128})));
+}
 
 // Footprints for benchmarks: within the second-level cache, and beyond all caches.
 inline constexpr size_t kCacheFloats = 96 * 1024;
