@@ -50,6 +50,9 @@ class ConvertCommand : public Command {
     CheckOut(files, single);
     if (single && built->kind() == "llama") {
       model::WriteLlama2c(files, out_, file, static_cast<int>(version_));
+      if (!file.tokenizer.is_null()) {
+        Stderr().Line("Note: this format has no place for the tokenizer; a folder keeps it");
+      }
     } else if (single) {
       model::WriteSeedRnn(files, out_, file);
     } else {

@@ -22,7 +22,8 @@ using model::Json;
 using model::TrainPlan;
 
 constexpr double kMeasureSeconds = 1.5;
-constexpr double kAssumedShare = 0.5;  // of the peak, where nothing can be measured
+constexpr double kTrainingShare = 0.88;  // of --minutes; evaluations and saves take the rest
+constexpr double kAssumedShare = 0.5;    // of the peak, where nothing can be measured
 constexpr uint64_t kAssumedBytes = 1 << 20;
 
 // Ends a training after a few steps and keeps the fastest of them; the first one warms up.
@@ -168,8 +169,9 @@ int PlanCommand::Run(model::FileSystem& files, const Options& /*options*/) {
   const Speed speed = Measure(files, plan, text, memory, *scheduler, gflops);
   if (SignalExitCode() != 0) return SignalExitCode();
   if (plan.steps == 0) {
-    plan.FixSteps(static_cast<int64_t>(plan.minutes * 60 * speed.tokens_per_second /
-                                       static_cast<double>(plan.TokensPerStep())));
+    plan.FixSteps(
+        static_cast<int64_t>(kTrainingShare * plan.minutes * 60 * speed.tokens_per_second /
+                             static_cast<double>(plan.TokensPerStep())));
   }
   const auto tokens = static_cast<double>(plan.steps * plan.TokensPerStep());
   // Evaluation may take a twentieth on top.
