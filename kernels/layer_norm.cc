@@ -51,8 +51,8 @@ struct RowGroup {
   float rstd[4];
 };
 
-// acc = f(row, acc, vector of its columns) for kRows rows at once, and the sums of their lanes. What a
-// partial vector lacks is fill[row].
+// acc = f(row, acc, vector of its columns) for kRows rows at once, and the sums of their lanes.
+// What a partial vector lacks is fill[row].
 template <size_t kRows, class F>
 HWY_INLINE void SumColumns(DF d, const RowGroup<kRows>& group, size_t size, const float* fill,
                            float* HWY_RESTRICT out, const F& f) {

@@ -108,7 +108,8 @@ struct ForwardRow {
   float *xr, *xk, *xv;
 };
 
-HWY_INLINE void Mix(D d, const Coefficients& c, size_t i, V n, V n1, V n2, V n4, V& xr, V& xk, V& xv) {
+HWY_INLINE void Mix(D d, const Coefficients& c, size_t i, V n, V n1, V n2, V n4, V& xr, V& xk,
+                    V& xv) {
   const V sh = Shifted(d, c, i, n1, n2, n4);
   const V difference = hn::Sub(n, sh);
   xr = hn::MulAdd(hn::Load(d, c.mr + i), difference, sh);
@@ -124,17 +125,20 @@ HWY_INLINE void StoreMixed(D d, const ForwardRow& row, size_t i, size_t valid, V
 }
 
 template <bool kTail>
-HWY_INLINE void ForwardOne(D d, const Coefficients& c, const ForwardRow& row, size_t i, size_t valid) {
+HWY_INLINE void ForwardOne(D d, const Coefficients& c, const ForwardRow& row, size_t i,
+                           size_t valid) {
   V xr = hn::Zero(d), xk = xr, xv = xr;
   Mix(d, c, i, Load<kTail>(d, row.n + i, valid), Load<kTail>(d, row.n1 + i, valid),
       Load<kTail>(d, row.n2 + i, valid), Load<kTail>(d, row.n4 + i, valid), xr, xk, xv);
   StoreMixed<kTail>(d, row, i, valid, xr, xk, xv);
 }
 
-// Four rows, rows[0] the earliest. Each row of n is loaded once, and before anything is stored: a load whose
-// address agrees in its low 12 bits with a store just issued has to wait, and matrices tend to lie so.
+// Four rows, rows[0] the earliest. Each row of n is loaded once, and before anything is stored: a
+// load whose address agrees in its low 12 bits with a store just issued has to wait, and matrices
+// tend to lie so.
 template <bool kTail>
-HWY_INLINE void ForwardFour(D d, const Coefficients& c, const ForwardRow* rows, size_t i, size_t valid) {
+HWY_INLINE void ForwardFour(D d, const Coefficients& c, const ForwardRow* rows, size_t i,
+                            size_t valid) {
   const V a4 = Load<kTail>(d, rows[0].n4 + i, valid), a3 = Load<kTail>(d, rows[1].n4 + i, valid);
   const V a2 = Load<kTail>(d, rows[2].n4 + i, valid), a1 = Load<kTail>(d, rows[3].n4 + i, valid);
   const V n0 = Load<kTail>(d, rows[0].n + i, valid), n1 = Load<kTail>(d, rows[1].n + i, valid);
@@ -151,8 +155,9 @@ HWY_INLINE void ForwardFour(D d, const Coefficients& c, const ForwardRow* rows, 
   StoreMixed<kTail>(d, rows[3], i, valid, r3, k3, v3);
 }
 
-void Forward(Mat<const float> n, Mat<const float> carried, const TokenShiftParams<const float>& params,
-             size_t t0, size_t t1, Mat<float> xr, Mat<float> xk, Mat<float> xv) {
+void Forward(Mat<const float> n, Mat<const float> carried,
+             const TokenShiftParams<const float>& params, size_t t0, size_t t1, Mat<float> xr,
+             Mat<float> xk, Mat<float> xv) {
   HWY_ALIGN float zeros[kCols] = {};
   Coefficients c;
   const D d;
@@ -202,11 +207,12 @@ struct BackwardState {
   HWY_ALIGN float sums[kTokenShiftSums][kCols];
 };
 
-// One row. s1, s2, s4: the gradients of sh one, two and four steps later. Returns that of this row and
-// adds to the sums.
+// One row. s1, s2, s4: the gradients of sh one, two and four steps later. Returns that of this row
+// and adds to the sums.
 template <bool kTail>
-HWY_INLINE V BackwardVector(D d, const Coefficients& c, const BackwardRow& row, size_t i, size_t valid,
-                            V s1, V s2, V s4, V& wr, V& wk, V& wv, V& w1, V& w2, V& w4) {
+HWY_INLINE V BackwardVector(D d, const Coefficients& c, const BackwardRow& row, size_t i,
+                            size_t valid, V s1, V s2, V s4, V& wr, V& wk, V& wv, V& w1, V& w2,
+                            V& w4) {
   const V dxr = Load<kTail>(d, row.dxr + i, valid);
   const V dxk = Load<kTail>(d, row.dxk + i, valid);
   const V dxv = Load<kTail>(d, row.dxv + i, valid);
@@ -274,14 +280,10 @@ struct BackwardArgs {
   Mat<float> dn;
 
   BackwardRow Row(size_t t, size_t col) const {
-    return {history.At(t, 0, col),
-            history.At(t, 1, col),
-            history.At(t, 2, col),
-            history.At(t, 4, col),
-            dxr.Row(t) + col,
-            dxk.Row(t) + col,
-            dxv.Row(t) + col,
-            residual.data == nullptr ? history.zeros : residual.Row(t) + col,
+    return {history.At(t, 0, col), history.At(t, 1, col),
+            history.At(t, 2, col), history.At(t, 4, col),
+            dxr.Row(t) + col,      dxk.Row(t) + col,
+            dxv.Row(t) + col,      residual.data == nullptr ? history.zeros : residual.Row(t) + col,
             dn.Row(t) + col};
   }
 };
@@ -303,8 +305,9 @@ void StartBackward(D d, const Coefficients& c, const BackwardArgs& args, size_t 
   }
 }
 
-void Backward(Mat<const float> n, Mat<const float> carried, const TokenShiftParams<const float>& params,
-              Mat<const float> dxr, Mat<const float> dxk, Mat<const float> dxv, size_t t0, size_t t1,
+void Backward(Mat<const float> n, Mat<const float> carried,
+              const TokenShiftParams<const float>& params, Mat<const float> dxr,
+              Mat<const float> dxk, Mat<const float> dxv, size_t t0, size_t t1,
               Mat<const float> residual, Mat<float> dn, Mat<float> sums) {
   HWY_ALIGN float zeros[kCols] = {};
   Coefficients c;
@@ -340,7 +343,9 @@ V SumBlocks(D d, Mat<const float> sums, size_t per_block, size_t which, size_t c
   return total;
 }
 
-void AddN(V v, D d, std::span<float> to, size_t col, size_t valid) { Add<true>(v, d, to.data() + col, valid); }
+void AddN(V v, D d, std::span<float> to, size_t col, size_t valid) {
+  Add<true>(v, d, to.data() + col, valid);
+}
 
 void ParamGradients(const TokenShiftParams<const float>& p, Mat<const float> sums,
                     const TokenShiftParams<float>& grads) {

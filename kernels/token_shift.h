@@ -2,8 +2,8 @@
 // sequence; all parameters are raw, the sigmoids of MODELS.md are applied inside.
 //
 // A channel range is a call with column slices of every argument. A time range [t0, t1) writes only
-// these rows and reads whatever rows it needs; results do not depend on how rows or columns are cut,
-// except for the partial sums of the backward passes. Single-threaded; nothing is allocated.
+// these rows and reads whatever rows it needs; results do not depend on how rows or columns are
+// cut, except for the partial sums of the backward passes. Single-threaded; nothing is allocated.
 #ifndef LANEWISE_KERNELS_TOKEN_SHIFT_H_
 #define LANEWISE_KERNELS_TOKEN_SHIFT_H_
 
@@ -40,15 +40,15 @@ void TokenShiftForward(Mat<const float> n, Mat<const float> carried,
 
 // dn[t] for t in [t0, t1) is overwritten with residual[t] (data null: zeros; may be dn itself) plus
 // the gradient of the three outputs, whose dxr, dxk, dxv [T,E] must be complete up to row t1 + 3.
-// No gradient flows into carried. sums [6,E] is overwritten with the partial parameter sums of these
-// rows, for TokenShiftParamGradients.
+// No gradient flows into carried. sums [6,E] is overwritten with the partial parameter sums of
+// these rows, for TokenShiftParamGradients.
 void TokenShiftBackward(Mat<const float> n, Mat<const float> carried,
                         const TokenShiftParams<const float>& params, Mat<const float> dxr,
                         Mat<const float> dxk, Mat<const float> dxv, size_t t0, size_t t1,
                         Mat<const float> residual, Mat<float> dn, Mat<float> sums);
 
-// Adds the gradients of the raw parameters to grads from P blocks of partial sums: sums [6*P,E], the
-// blocks added in order.
+// Adds the gradients of the raw parameters to grads from P blocks of partial sums: sums [6*P,E],
+// the blocks added in order.
 void TokenShiftParamGradients(const TokenShiftParams<const float>& params, Mat<const float> sums,
                               const TokenShiftParams<float>& grads);
 

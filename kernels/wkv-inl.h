@@ -1,9 +1,10 @@
 // Parts of the WKV scan that its forward and backward passes share.
 //
-// A segment of up to kWkvSegment steps of one vector of channels is staged in three phases: the front
-// turns raw inputs into vectors [step][lane] in scratch memory, the cores run the recurrence over
-// groups of slots with the states in registers, the back finishes what is not recurrent. Only the
-// front and the back know of partial vectors: unused lanes hold finite values that no one stores.
+// A segment of up to kWkvSegment steps of one vector of channels is staged in three phases: the
+// front turns raw inputs into vectors [step][lane] in scratch memory, the cores run the recurrence
+// over groups of slots with the states in registers, the back finishes what is not recurrent. Only
+// the front and the back know of partial vectors: unused lanes hold finite values that no one
+// stores.
 #if defined(LANEWISE_KERNELS_WKV_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LANEWISE_KERNELS_WKV_INL_H_
 #undef LANEWISE_KERNELS_WKV_INL_H_
@@ -34,7 +35,8 @@ inline constexpr float kEpsilon = 1e-6f;
 inline constexpr size_t kMaxLanes = D().MaxLanes();
 
 // Slots whose two states stay in registers together.
-#if HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_AVX2
+#if HWY_TARGET == HWY_SSE2 || HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || \
+    HWY_TARGET == HWY_AVX2
 inline constexpr size_t kMaxGroup = 4;
 #else
 inline constexpr size_t kMaxGroup = 8;
@@ -73,7 +75,8 @@ HWY_INLINE V Clamp(D d, V x, float low, float high) {
 #endif
 }
 
-// e^x for |x| <= 80: as ExpNoOverflow, without the test for results that are too small where that costs.
+// e^x for |x| <= 80: as ExpNoOverflow, without the test for results that are too small where that
+// costs.
 HWY_INLINE V ExpModerate(D d, V x) {
 #if LANEWISE_MATH_HAVE_SCALEF
   return ExpNoOverflow(d, x);
@@ -88,8 +91,8 @@ HWY_INLINE V ExpModerate(D d, V x) {
 
 HWY_INLINE V Key(D d, V raw) { return ExpModerate(d, Clamp(d, raw, -kKeyLimit, kKeyLimit)); }
 
-// e^-x, from which a sigmoid is made. Where |x| > 43 it stays at e^-43 or e^43: the product of two still
-// is a float, and a sigmoid is off by 2e-19.
+// e^-x, from which a sigmoid is made. Where |x| > 43 it stays at e^-43 or e^43: the product of two
+// still is a float, and a sigmoid is off by 2e-19.
 HWY_INLINE V ExpMinus(D d, V x) {
   constexpr float kLimit = 43.0f;
   return ExpModerate(d, hn::Neg(Clamp(d, x, -kLimit, kLimit)));

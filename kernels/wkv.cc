@@ -28,7 +28,7 @@ struct Segment {
   const float *k, *v, *a, *sigmoid_r;  // [steps][lane]
   float *read_num, *read_den;          // [steps][lane], sums over the groups so far
   Gate write, read;
-  float* state;  // [2 * slots][lane]
+  float* state;                    // [2 * slots][lane]
   Mat<float> ry, offset, inv_den;  // results: row t at data + t * stride
 };
 
@@ -39,9 +39,9 @@ HWY_INLINE void ReadAndUpdate(V a, V write, V read, V k, V kv, V& num, V& den, V
   wkv::Update(a, write, kv, k, num, den);
 }
 
-// Slots [first, first + kSlots) through all steps of the segment. The group that is kFirst starts the
-// sums of what is read, the one that is kLast adds the present token to them:
-// y = v + (sum read num - v (sum read den + 1e-6)) / Dn.
+// Slots [first, first + kSlots) through all steps of the segment. The group that is kFirst starts
+// the sums of what is read, the one that is kLast adds the present token to them: y = v + (sum read
+// num - v (sum read den + 1e-6)) / Dn.
 template <size_t kSlots, bool kFirst, bool kLast>
 void ScanGroup(D d, const Segment& seg, size_t first, V u) {
   const size_t N = hn::Lanes(d);
@@ -62,7 +62,7 @@ void ScanGroup(D d, const Segment& seg, size_t first, V u) {
     n7 = hn::Load(d, nums + 7 * N), d7 = hn::Load(d, dens + 7 * N);
   }
   const auto step = [](const float* w, const float* r, size_t s, V a, V k, V kv, V& num, V& den,
-                        V& yn, V& yd) HWY_ATTR {
+                       V& yn, V& yd) HWY_ATTR {
     ReadAndUpdate(a, hn::Set(D(), w[s]), hn::Set(D(), r[s]), k, kv, num, den, yn, yd);
   };
   for (size_t t = 0; t < seg.steps; ++t) {
@@ -177,8 +177,8 @@ void ZeroRows(Mat<float> m, size_t first) {
 constexpr size_t kStageSteps = 16;
 constexpr size_t kStage = kStageSteps * wkv::kMaxLanes;
 
-// One vector of channels through one segment that starts at step t0. Results of partial vectors, and
-// those that nobody wants, go to the stack.
+// One vector of channels through one segment that starts at step t0. Results of partial vectors,
+// and those that nobody wants, go to the stack.
 void ForwardVector(D d, const WkvInputs& in, size_t t0, size_t steps, size_t col, size_t valid,
                    float* state, Mat<float> ry, const WkvSave<float>& save) {
   HWY_ALIGN float k[kStage], v[kStage], a[kStage], sigmoid_r[kStage];

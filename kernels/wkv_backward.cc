@@ -1,7 +1,8 @@
-// The backward pass of the WKV scan. Segments are taken from the last to the first; within one, pass F
-// recomputes the states forward in time from the saved one, and pass R runs their gradient backward.
-// The gradient of the decay needs E_t = sum_s G_t state_t, which follows from a recurrence without the
-// states but drifts; it is started anew from recomputed states every kReseed steps.
+// The backward pass of the WKV scan. Segments are taken from the last to the first; within one,
+// pass F recomputes the states forward in time from the saved one, and pass R runs their gradient
+// backward. The gradient of the decay needs E_t = sum_s G_t state_t, which follows from a
+// recurrence without the states but drifts; it is started anew from recomputed states every kReseed
+// steps.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +30,8 @@ using wkv::V;
 constexpr size_t kReseed = 8;
 constexpr size_t kParts = kWkvSegment / kReseed;
 constexpr size_t kAlignFloats = 16;
-// Steps taken together: few, so that what passes from one loop to the next stays in the first-level cache.
+// Steps taken together: few, so that what passes from one loop to the next stays in the first-level
+// cache.
 constexpr size_t kTile = 16;
 static_assert(kWkvSegment % kTile == 0 && kTile % kReseed == 0);
 
@@ -98,9 +100,9 @@ HWY_INLINE V FoldPair(D d, V x, V y) {
   return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y));
 }
 
-// Adds the gradients of up to four slots, of which each lane has a part, to one vector: in each block of four
-// lanes, the slots' sums over these lanes. FinishGates adds the blocks. With two slots, the block has
-// each sum in two parts; with one it is left as it is.
+// Adds the gradients of up to four slots, of which each lane has a part, to one vector: in each
+// block of four lanes, the slots' sums over these lanes. FinishGates adds the blocks. With two
+// slots, the block has each sum in two parts; with one it is left as it is.
 template <size_t kSlots, bool kFirstVector>
 HWY_INLINE void AddGates(D d, V g0, V g1, V g2, V g3, float* to) {
   V sums = g0;
@@ -116,8 +118,8 @@ HWY_INLINE void AddGates(D d, V g0, V g1, V g2, V g3, float* to) {
 }
 
 template <size_t kSlots>
-HWY_INLINE void LoadStates(D d, const float* num, const float* den, V& n0, V& d0, V& n1, V& d1, V& n2,
-                           V& d2, V& n3, V& d3) {
+HWY_INLINE void LoadStates(D d, const float* num, const float* den, V& n0, V& d0, V& n1, V& d1,
+                           V& n2, V& d2, V& n3, V& d3) {
   const size_t N = hn::Lanes(d);
   n0 = hn::Load(d, num), d0 = hn::Load(d, den);
   if constexpr (kSlots > 1) n1 = hn::Load(d, num + N), d1 = hn::Load(d, den + N);
@@ -135,14 +137,14 @@ HWY_INLINE void StoreStates(D d, V n0, V d0, V n1, V d1, V n2, V d2, V n3, V d3,
   if constexpr (kSlots > 3) hn::Store(n3, d, num + 3 * N), hn::Store(d3, d, den + 3 * N);
 }
 
-// Pass F for slots [first, first + kSlots), kSlots <= 4. Starts from the saved state before the tile and
-// saves that after it, unless the segment ends.
+// Pass F for slots [first, first + kSlots), kSlots <= 4. Starts from the saved state before the
+// tile and saves that after it, unless the segment ends.
 template <size_t kSlots, bool kFirstVector>
 void StatesForward(D d, const Segment& seg, Tile tile, size_t first) {
   const V zero = hn::Zero(d);
   V n0 = zero, n1 = zero, n2 = zero, n3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
-  LoadStates<kSlots>(d, seg.State(d, tile.begin, first), seg.State(d, tile.begin, seg.slots + first), n0,
-                     d0, n1, d1, n2, d2, n3, d3);
+  LoadStates<kSlots>(d, seg.State(d, tile.begin, first),
+                     seg.State(d, tile.begin, seg.slots + first), n0, d0, n1, d1, n2, d2, n3, d3);
   float* const gates = GateGroup(d, seg.stage.read, first);
   // Returns the slot's gate gradient, lane by lane.
   const auto step = [](V p, V q, V a, float w, V k, V kv, V& num, V& den) HWY_ATTR {
@@ -183,15 +185,15 @@ void GradientBackward(D d, const Segment& seg, Tile tile, size_t first) {
   LoadStates<kSlots>(d, nums, dens, n0, d0, n1, d1, n2, d2, n3, d3);
   float* const gates = GateGroup(d, st.write, first);
   // Returns the slot's gate gradient, lane by lane.
-  const auto step = [](V p, V q, V a, float w, float r, V k, V kv, V& num, V& den, V& rn,
-                       V& rd) HWY_ATTR {
-    const V write = hn::Set(D(), w);
-    rn = hn::MulAdd(write, num, rn);
-    rd = hn::MulAdd(write, den, rd);
-    const V gate = hn::MulAdd(kv, num, hn::Mul(k, den));
-    wkv::Update(a, hn::Set(D(), r), p, q, num, den);
-    return gate;
-  };
+  const auto step = [](V p, V q, V a, float w, float r, V k, V kv, V& num, V& den, V& rn, V& rd)
+                        HWY_ATTR {
+                          const V write = hn::Set(D(), w);
+                          rn = hn::MulAdd(write, num, rn);
+                          rd = hn::MulAdd(write, den, rd);
+                          const V gate = hn::MulAdd(kv, num, hn::Mul(k, den));
+                          wkv::Update(a, hn::Set(D(), r), p, q, num, den);
+                          return gate;
+                        };
   for (size_t t = tile.end; t-- > tile.begin;) {
     const V k = hn::Load(d, seg.At(d, t, kK));
     const V kv = hn::Load(d, seg.At(d, t, kKv));
@@ -214,8 +216,8 @@ void GradientBackward(D d, const Segment& seg, Tile tile, size_t first) {
     hn::Store(rd, d, rd_at);
     if (t % kReseed == 0 && t != 0) {
       V s0 = zero, s1 = zero, s2 = zero, s3 = zero, e0 = zero, e1 = zero, e2 = zero, e3 = zero;
-      LoadStates<kSlots>(d, seg.State(d, t, first), seg.State(d, t, seg.slots + first), s0, e0, s1, e1,
-                         s2, e2, s3, e3);
+      LoadStates<kSlots>(d, seg.State(d, t, first), seg.State(d, t, seg.slots + first), s0, e0, s1,
+                         e1, s2, e2, s3, e3);
       float* const seed = st.seeds + t / kReseed * N;
       V sum = first == 0 ? zero : hn::Load(d, seed);
       sum = hn::MulAdd(d0, e0, hn::MulAdd(n0, s0, sum));
@@ -316,7 +318,8 @@ void BackwardBack(D d, const Task& task, const Segment& seg, Tile tile, V e) {
     const V dk = hn::MulAdd(u, present, w);
     const V dz = hn::Mul(hn::Sub(e, w), hn::Load(d, seg.At(d, i, kMinusZ)));
     const V raw_k = hn::Abs(LoadPart<kTail>(d, task.in.k.Row(t) + col, valid));
-    StorePart<kTail>(hn::IfThenZeroElse(hn::Gt(raw_k, limit), dk), d, task.out.k.Row(t) + col, valid);
+    StorePart<kTail>(hn::IfThenZeroElse(hn::Gt(raw_k, limit), dk), d, task.out.k.Row(t) + col,
+                     valid);
     StorePart<kTail>(hn::Mul(k, hn::MulAdd(u, p, rn)), d, task.out.v.Row(t) + col, valid);
     StorePart<kTail>(dz, d, task.out.d.Row(t) + col, valid);
     sum_z = hn::Add(sum_z, dz);
@@ -363,7 +366,8 @@ void BackwardVector(D d, const Task& task, const Segment& seg, Mat<const float> 
   }
 }
 
-// The gate gradients of a segment from AddGates' vectors, `block` of channels: the first overwrites.
+// The gate gradients of a segment from AddGates' vectors, `block` of channels: the first
+// overwrites.
 void FinishGates(D d, float* gates, size_t steps, bool first_block, Mat<float> out) {
   const hn::FixedTag<float, 4> d4;
   const size_t N = hn::Lanes(d);
@@ -372,7 +376,8 @@ void FinishGates(D d, float* gates, size_t steps, bool first_block, Mat<float> o
     const float* const group = GateGroup(d, gates, first);
     for (size_t t = 0; t < steps; ++t) {
       auto sum = hn::LoadU(d4, group + t * N);
-      for (size_t lane = 4; lane < N; lane += 4) sum = hn::Add(sum, hn::LoadU(d4, group + t * N + lane));
+      for (size_t lane = 4; lane < N; lane += 4)
+        sum = hn::Add(sum, hn::LoadU(d4, group + t * N + lane));
       float s[4];
       hn::StoreU(sum, d4, s);
       if (slots <= 2) s[0] += s[2], s[1] += s[3];
@@ -387,14 +392,16 @@ void ZeroRows(Mat<float> m, size_t first) {
   for (size_t t = first; t < m.rows; ++t) std::fill_n(m.Row(t), m.cols, 0.0f);
 }
 
-void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& after,
-                   Mat<const float> dry, const WkvGradients& out, const Stage& stage, size_t begin) {
+void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
+                   const WkvEnd& after, Mat<const float> dry, const WkvGradients& out,
+                   const Stage& stage, size_t begin) {
   const size_t N = hn::Lanes(d);
   const size_t slots = in.write.cols;
   const size_t rows = 2 * slots;
   const size_t end = std::min(in.r.cols, begin + kWkvBlock);
   for (size_t col = begin; col < end; col += N) {
-    wkv::LoadRows(d, after.grad, rows, col, std::min(N, end - col), stage.grad + (col - begin) * rows);
+    wkv::LoadRows(d, after.grad, rows, col, std::min(N, end - col),
+                  stage.grad + (col - begin) * rows);
   }
   Mat<const float> following = after.state;
   for (size_t segment = WkvCheckpoints(length); segment-- > 0;) {
@@ -423,7 +430,8 @@ void BackwardBlock(D d, const WkvInputs& in, size_t length, const WkvSave<const 
   }
   if (out.state.data == nullptr) return;
   for (size_t col = begin; col < end; col += N) {
-    wkv::StoreRows(d, stage.grad + (col - begin) * rows, rows, col, std::min(N, end - col), out.state);
+    wkv::StoreRows(d, stage.grad + (col - begin) * rows, rows, col, std::min(N, end - col),
+                   out.state);
   }
 }
 
@@ -432,8 +440,8 @@ size_t BackwardScratch(size_t slots) {
   return Place(nullptr, slots, hn::Lanes(D()), stage) + kAlignFloats;
 }
 
-void Backward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& end,
-              Mat<const float> dry, const WkvGradients& out, float* scratch) {
+void Backward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
+              const WkvEnd& end, Mat<const float> dry, const WkvGradients& out, float* scratch) {
   const D d;
   const size_t past = reinterpret_cast<uintptr_t>(scratch) / sizeof(float) % kAlignFloats;
   Stage stage;
@@ -457,8 +465,9 @@ HWY_EXPORT(Backward);
 
 size_t WkvBackwardScratch(size_t slots) { return HWY_DYNAMIC_DISPATCH(BackwardScratch)(slots); }
 
-void WkvBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, const WkvEnd& end,
-                 Mat<const float> dry, const WkvGradients& out, std::span<float> scratch) {
+void WkvBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
+                 const WkvEnd& end, Mat<const float> dry, const WkvGradients& out,
+                 std::span<float> scratch) {
   HWY_DYNAMIC_DISPATCH(Backward)(in, length, saved, end, dry, out, scratch.data());
 }
 

@@ -32,8 +32,8 @@ struct Stage {
   HWY_ALIGN float a[kStage];
 };
 
-// state = a state + gate x for slots [first, first + kSlots), over the steps in their order in time or,
-// kReverse, against it.
+// state = a state + gate x for slots [first, first + kSlots), over the steps in their order in time
+// or, kReverse, against it.
 template <size_t kSlots, bool kReverse>
 void UpdateGroup(D d, const Stage& stage, size_t steps, Gate gate, size_t slots, size_t first,
                  float* state) {
@@ -96,8 +96,9 @@ V StateFront(D d, const WkvInputs& in, size_t t0, size_t steps, size_t col, size
 
 // The stage of their gradient. Returns decay times the product of a.
 template <bool kTail>
-V GradientFront(D d, const WkvInputs& in, const WkvSave<const float>& saved, Mat<const float> dry_in, size_t t0,
-                size_t steps, size_t col, size_t valid, V decay, Stage& stage) {
+V GradientFront(D d, const WkvInputs& in, const WkvSave<const float>& saved,
+                Mat<const float> dry_in, size_t t0, size_t steps, size_t col, size_t valid, V decay,
+                Stage& stage) {
   const size_t N = hn::Lanes(d);
   const V base = LoadPart<kTail>(d, in.decay_base.data() + col, valid);
   const V scale = LoadPart<kTail>(d, in.decay_scale.data() + col, valid);
@@ -143,8 +144,8 @@ void Chunk(const WkvInputs& in, size_t length, float* decay_out, Mat<float> loca
   }
 }
 
-void ChunkBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved, Mat<const float> dry,
-                   float* decay_out, Mat<float> local) {
+void ChunkBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
+                   Mat<const float> dry, float* decay_out, Mat<float> local) {
   HWY_ALIGN float state[2 * kWkvMaxSlots * wkv::kMaxLanes];
   Stage stage;
   const D d;

@@ -12,7 +12,7 @@
 namespace lanewise::model {
 
 namespace {
-constexpr size_t kChunk = 512;        // steps of a recurrent model's pass
+constexpr size_t kChunk = 512;         // steps of a recurrent model's pass
 constexpr size_t kBatchTokens = 2048;  // rows of a pass over windows
 
 // Windows of one pass over a text.
@@ -47,12 +47,13 @@ struct Evaluator::Impl {
     sequences = shape.sequences;
     stride = m.recurrent() || stride_in == 0 ? steps : stride_in;
     if (stride > steps) {
-      throw UsageError(runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
+      throw UsageError(
+          runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
     }
     ports = BuildPass(m, shape);
     auto graph = std::make_shared<const runtime::Graph>(std::move(ports.graph));
-    auto plan = std::make_shared<const runtime::Plan>(
-        runtime::MakePlan(*graph, s.All().max_workers()));
+    auto plan =
+        std::make_shared<const runtime::Plan>(runtime::MakePlan(*graph, s.All().max_workers()));
     executor = std::make_unique<runtime::Executor>(graph, plan);
     inputs.resize(sequences * steps);
     targets.resize(sequences * steps);
@@ -75,7 +76,8 @@ struct Evaluator::Impl {
     if (ports.lengths) executor->Bind(ports.lengths, &length);
   }
 
-  // Rows [0, sequences): windows that begin at first, first + stride, ... Returns the counted targets.
+  // Rows [0, sequences): windows that begin at first, first + stride, ... Returns the counted
+  // targets.
   void Fill(const TokenArray& tokens, uint64_t last, uint64_t first) {
     std::ranges::fill(inputs, 0);
     std::ranges::fill(targets, -1);
@@ -141,7 +143,8 @@ EvaluateResult Evaluator::Run(const float* weights, const TokenArray& tokens,
       ++result.targets;
       if (options.per_token) result.token_cross_entropy.push_back(m.nll[r]);
     }
-    if (options.progress && !options.progress(static_cast<double>(first) / static_cast<double>(last))) {
+    if (options.progress &&
+        !options.progress(static_cast<double>(first) / static_cast<double>(last))) {
       break;
     }
   }

@@ -15,29 +15,31 @@ namespace lanewise::model {
 
 struct EvaluateOptions {
   bool per_token = false;
-  // Called now and then with the share that is done; returning false stops (the result covers what was done).
+  // Called now and then with the share that is done; returning false stops (the result covers what
+  // was done).
   std::function<bool(double done)> progress = {};
 };
 
 struct EvaluateResult {
-  uint64_t tokens = 0;          // read
-  uint64_t targets = 0;         // counted: the tokens after the first
-  double cross_entropy = 0;     // mean nats
-  double bits_per_byte = 0;     // 0 where the bytes are unknown
+  uint64_t tokens = 0;                     // read
+  uint64_t targets = 0;                    // counted: the tokens after the first
+  double cross_entropy = 0;                // mean nats
+  double bits_per_byte = 0;                // 0 where the bytes are unknown
   std::vector<float> token_cross_entropy;  // with per_token
 };
 
 // An evaluator keeps its plan and memory between calls: training evaluates often.
 //
-// Recurrent models carry their state through the whole text; ctx and stride do not matter. Others read windows of `ctx`
-// tokens (0: the model's context); each begins `stride` tokens (0: ctx) after the one before, and counts only the
-// targets that none before it counted.
+// Recurrent models carry their state through the whole text; ctx and stride do not matter. Others
+// read windows of `ctx` tokens (0: the model's context); each begins `stride` tokens (0: ctx) after
+// the one before, and counts only the targets that none before it counted.
 class Evaluator {
  public:
   Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx = 0,
             size_t stride = 0);
   ~Evaluator();
-  EvaluateResult Run(const float* weights, const TokenArray& tokens, const EvaluateOptions& options);
+  EvaluateResult Run(const float* weights, const TokenArray& tokens,
+                     const EvaluateOptions& options);
   size_t MemoryBytes() const;
 
  private:

@@ -10,7 +10,8 @@
 
 namespace lanewise::model {
 
-// Fills parameters of one flat buffer; each has a random stream of its own, so adding one changes no other.
+// Fills parameters of one flat buffer; each has a random stream of its own, so adding one changes
+// no other.
 class Initializer {
  public:
   Initializer(const ParamSet& params, uint64_t seed, std::span<float> weights)
@@ -37,7 +38,8 @@ class Initializer {
   void ForRows(const Param& p, const F& fill) const {
     const auto stream = static_cast<uint32_t>(&p - params_.params().data());
     const Mat<float> m = p.In(weights_.data());
-    for (size_t r = 0; r < p.rows; ++r) fill({.seed = seed_, .stream = stream}, r * p.cols, m.RowSpan(r));
+    for (size_t r = 0; r < p.rows; ++r)
+      fill({.seed = seed_, .stream = stream}, r * p.cols, m.RowSpan(r));
   }
 
   const ParamSet& params_;

@@ -29,14 +29,16 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
   const StepShape shape = ShapeOf(plan, recompute);
   const StepMemory step = PlanStepMemory(model, shape, threads);
   const uint64_t buffer = model.params().buffer_size() * sizeof(float);
-  return {.parameters = buffer,
-          .gradients = buffer + step.gradients,
-          .moments = 2 * buffer,
-          .activations = step.activations,
-          .evaluation = kProgramBytes + (plan.val_fraction > 0 ? PlanEvaluationMemory(model, shape.steps, threads) : 0),
-          .data = data_bytes,
-          .shards = ShardCount(model, shape),
-          .recompute = recompute};
+  return {
+      .parameters = buffer,
+      .gradients = buffer + step.gradients,
+      .moments = 2 * buffer,
+      .activations = step.activations,
+      .evaluation = kProgramBytes +
+                    (plan.val_fraction > 0 ? PlanEvaluationMemory(model, shape.steps, threads) : 0),
+      .data = data_bytes,
+      .shards = ShardCount(model, shape),
+      .recompute = recompute};
 }
 
 }  // namespace

@@ -23,13 +23,14 @@ void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float>
     if (tensor == nullptr) throw InputError(file.path + ": tensor \"" + p.name + "\" is missing");
     const std::vector<size_t> shape = p.Shape();
     // A vector may also be stored as [n, 1], as the seed's files do.
-    const bool same = std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end());
+    const bool same =
+        std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end());
     const bool column = p.is_vector && tensor->Elements() == p.cols &&
                         (tensor->shape.size() == 1 || tensor->shape[1] == 1);
     if (!same && !column) {
-      throw InputError(runtime::StrCat(file.path, ": tensor \"", p.name, "\" is ",
-                                       ShapeText(tensor->shape), ", the sizes in the configuration make it ",
-                                       ShapeText({shape.begin(), shape.end()})));
+      throw InputError(runtime::StrCat(
+          file.path, ": tensor \"", p.name, "\" is ", ShapeText(tensor->shape),
+          ", the sizes in the configuration make it ", ShapeText({shape.begin(), shape.end()})));
     }
     const Mat<float> m = p.In(weights.data());
     for (size_t r = 0; r < p.rows; ++r) {

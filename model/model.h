@@ -1,4 +1,5 @@
-// What every model architecture offers: parameters, states, and one description of its forward pass.
+// What every model architecture offers: parameters, states, and one description of its forward
+// pass.
 #ifndef LANEWISE_MODEL_MODEL_H_
 #define LANEWISE_MODEL_MODEL_H_
 
@@ -16,42 +17,44 @@
 
 namespace lanewise::model {
 
-// A tensor of the recurrent state (or the KV cache) of one sequence. Several sequences lie one after the other.
+// A tensor of the recurrent state (or the KV cache) of one sequence. Several sequences lie one
+// after the other.
 struct StateSpec {
   std::string name;
   size_t rows = 0;
   size_t cols = 0;
-  bool in_place = false;  // a cache that grows where it is; else each window reads one copy and writes another
+  bool in_place =
+      false;  // a cache that grows where it is; else each window reads one copy and writes another
   size_t Count() const { return rows * cols; }
 };
 
 // Which graph to build. The forward pass is the same in all of them.
 struct GraphOptions {
   size_t sequences = 1;
-  size_t steps = 1;              // tokens of one window
-  bool losses = false;           // nll and loss of every row
-  bool gradients = false;        // needs losses
-  bool logits = false;           // of the last valid step of each sequence
-  bool state = false;            // windows go on from a state and leave one behind
+  size_t steps = 1;        // tokens of one window
+  bool losses = false;     // nll and loss of every row
+  bool gradients = false;  // needs losses
+  bool logits = false;     // of the last valid step of each sequence
+  bool state = false;      // windows go on from a state and leave one behind
   float label_smoothing = 0;
-  float dropout = 0;             // only with gradients
-  bool recompute_layers = false; // only with gradients
-  size_t cache_capacity = 0;     // tokens that a KV cache can hold (models that have one)
-  bool slide_cache = false;      // a full cache forgets its oldest tokens instead of refusing new ones
+  float dropout = 0;              // only with gradients
+  bool recompute_layers = false;  // only with gradients
+  size_t cache_capacity = 0;      // tokens that a KV cache can hold (models that have one)
+  bool slide_cache = false;  // a full cache forgets its oldest tokens instead of refusing new ones
 };
 
 // The graph and the tensors that a caller binds. Absent ones are not needed with the options given.
 struct ModelGraph {
   runtime::Graph graph;
-  runtime::TensorId tokens;   // int32 [N,1], N = sequences * steps
-  runtime::TensorId lengths;  // int32 [sequences,1]: valid steps; unbound: all
-  runtime::TensorId starts;   // int32 [sequences,1]: tokens before this window (positions)
-  runtime::TensorId targets;  // int32 [N,1], -1 is ignored
-  runtime::TensorId scale;    // float [1,1]: weight of a row's loss in the gradient
+  runtime::TensorId tokens;      // int32 [N,1], N = sequences * steps
+  runtime::TensorId lengths;     // int32 [sequences,1]: valid steps; unbound: all
+  runtime::TensorId starts;      // int32 [sequences,1]: tokens before this window (positions)
+  runtime::TensorId targets;     // int32 [N,1], -1 is ignored
+  runtime::TensorId scale;       // float [1,1]: weight of a row's loss in the gradient
   runtime::TensorId random_key;  // int32 [4,1], see runtime/ops/dropout.h
-  runtime::TensorId nll;      // float [N,1]
-  runtime::TensorId loss;     // float [N,1]
-  runtime::TensorId logits;   // float [sequences, vocabulary]
+  runtime::TensorId nll;         // float [N,1]
+  runtime::TensorId loss;        // float [N,1]
+  runtime::TensorId logits;      // float [sequences, vocabulary]
   std::vector<runtime::TensorId> state_in, state_out;  // as Model::state()
 };
 
@@ -63,13 +66,16 @@ class Model {
   virtual Json Config() const = 0;
   virtual size_t vocab_size() const = 0;
   virtual size_t context() const = 0;  // window length it was made for
-  // Whether a state of constant size carries text of any length; else a KV cache grows to a capacity.
+  // Whether a state of constant size carries text of any length; else a KV cache grows to a
+  // capacity.
   virtual bool recurrent() const = 0;
   virtual std::vector<StateSpec> state(size_t cache_capacity) const = 0;
   virtual ModelGraph Build(const GraphOptions& options) const = 0;
   // Fills a zeroed flat buffer. scheme: "default" or "seed".
-  virtual void Initialize(std::string_view scheme, uint64_t seed, std::span<float> weights) const = 0;
-  // Multiplications and additions of matrix products (and attention) for one trained token, forward and backward.
+  virtual void Initialize(std::string_view scheme, uint64_t seed,
+                          std::span<float> weights) const = 0;
+  // Multiplications and additions of matrix products (and attention) for one trained token, forward
+  // and backward.
   virtual double TrainFlopsPerToken(size_t steps) const = 0;
   // Weights that one decoded token reads: all matrices but an embedding table of its own.
   virtual size_t DecodeWeights() const = 0;
@@ -83,7 +89,8 @@ class Model {
 // config as in ModelFile; InputError names `where` and the field.
 std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where);
 
-// Copies the file's tensors into a flat buffer. InputError when one is missing, has another shape or is not finite.
+// Copies the file's tensors into a flat buffer. InputError when one is missing, has another shape
+// or is not finite.
 void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights);
 
 // Each parameter of a flat buffer as a tensor to save; names get the prefix.

@@ -20,15 +20,24 @@ ParamBlock ParamSet::AddBlock(std::string name, size_t rows, size_t cols, bool d
 
 ParamBlock ParamSet::AddVector(std::string name, size_t size) {
   const ParamBlock block = AddBlock(name, 1, size, /*decay=*/false);
-  params_.push_back({.name = std::move(name), .offset = block.offset, .rows = 1, .cols = size,
-                     .stride = size, .is_vector = true, .decay = false});
+  params_.push_back({.name = std::move(name),
+                     .offset = block.offset,
+                     .rows = 1,
+                     .cols = size,
+                     .stride = size,
+                     .is_vector = true,
+                     .decay = false});
   return block;
 }
 
 ParamBlock ParamSet::AddMatrix(std::string name, size_t rows, size_t cols) {
   const ParamBlock block = AddBlock(name, rows, cols, /*decay=*/true);
-  params_.push_back({.name = std::move(name), .offset = block.offset, .rows = rows, .cols = cols,
-                     .stride = cols, .decay = true});
+  params_.push_back({.name = std::move(name),
+                     .offset = block.offset,
+                     .rows = rows,
+                     .cols = cols,
+                     .stride = cols,
+                     .decay = true});
   return block;
 }
 
@@ -38,8 +47,12 @@ ParamBlock ParamSet::AddColumns(std::string name, size_t rows, const std::vector
   const ParamBlock block = AddBlock(std::move(name), rows, cols, /*decay=*/true);
   size_t col = 0;
   for (const Part& part : parts) {
-    params_.push_back({.name = part.name, .offset = block.offset + col, .rows = rows,
-                       .cols = part.size, .stride = cols, .decay = true});
+    params_.push_back({.name = part.name,
+                       .offset = block.offset + col,
+                       .rows = rows,
+                       .cols = part.size,
+                       .stride = cols,
+                       .decay = true});
     col += part.size;
   }
   return block;
@@ -51,8 +64,12 @@ ParamBlock ParamSet::AddRows(std::string name, size_t cols, const std::vector<Pa
   const ParamBlock block = AddBlock(std::move(name), rows, cols, /*decay=*/true);
   size_t row = 0;
   for (const Part& part : parts) {
-    params_.push_back({.name = part.name, .offset = block.offset + row * cols, .rows = part.size,
-                       .cols = cols, .stride = cols, .decay = true});
+    params_.push_back({.name = part.name,
+                       .offset = block.offset + row * cols,
+                       .rows = part.size,
+                       .cols = cols,
+                       .stride = cols,
+                       .decay = true});
     row += part.size;
   }
   return block;

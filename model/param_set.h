@@ -1,5 +1,5 @@
-// The one list of a model's parameters. Weights, gradients and moments are flat buffers with this layout; the
-// optimizer, checkpoints, initialization and gradient checks iterate it.
+// The one list of a model's parameters. Weights, gradients and moments are flat buffers with this
+// layout; the optimizer, checkpoints, initialization and gradient checks iterate it.
 #ifndef LANEWISE_MODEL_PARAM_SET_H_
 #define LANEWISE_MODEL_PARAM_SET_H_
 

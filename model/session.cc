@@ -100,8 +100,9 @@ void Session::Feed(std::span<const int32_t> tokens) {
   LW_CHECK(options_.streams == 1, "session: Feed is for one stream");
   LW_CHECK(!tokens.empty(), "session: nothing to feed");
   if (tokens.size() > room()) {
-    throw UsageError(StrCat("the text of ", position_ + tokens.size(), " tokens does not fit the context of ",
-                            options_.cache_capacity, "; shorten it or use a longer --ctx"));
+    throw UsageError(StrCat("the text of ", position_ + tokens.size(),
+                            " tokens does not fit the context of ", options_.cache_capacity,
+                            "; shorten it or use a longer --ctx"));
   }
   for (const int32_t token : tokens) {
     LW_CHECK(token >= 0 && static_cast<size_t>(token) < model_.vocab_size(), "session: token ",
@@ -132,8 +133,8 @@ std::span<const float> Session::logits(size_t stream) const {
 std::vector<TensorSource> Session::StateSources() const {
   std::vector<TensorSource> sources;
   for (size_t i = 0; i < specs_.size(); ++i) {
-    sources.push_back(MakeSource(specs_[i].name, {options_.streams * specs_[i].rows, specs_[i].cols},
-                                 State(current_, i)));
+    sources.push_back(MakeSource(
+        specs_[i].name, {options_.streams * specs_[i].rows, specs_[i].cols}, State(current_, i)));
   }
   sources.push_back(MakeSource("logits", {logits_.size()}, logits_));
   return sources;
@@ -167,7 +168,8 @@ void Session::CopyStateFrom(const Session& other) {
     }
   }
   for (size_t s = 0; s < options_.streams; ++s) {
-    std::ranges::copy(other.logits(0), logits_.begin() + static_cast<std::ptrdiff_t>(s * model_.vocab_size()));
+    std::ranges::copy(other.logits(0),
+                      logits_.begin() + static_cast<std::ptrdiff_t>(s * model_.vocab_size()));
   }
   position_ = other.position_;
 }

@@ -21,8 +21,8 @@ struct SessionOptions {
   bool slide = false;         // a full KV cache forgets its oldest tokens: text without end
 };
 
-// Keeps the state of each stream; the weights belong to the caller and may change between calls (a sample while
-// training). Nothing is allocated after construction.
+// Keeps the state of each stream; the weights belong to the caller and may change between calls (a
+// sample while training). Nothing is allocated after construction.
 class Session {
  public:
   Session(const Model& model, const float* weights, const runtime::Scheduler& scheduler,
@@ -31,7 +31,8 @@ class Session {
   // Forgets everything: position 0, zero state.
   void Reset();
 
-  // Feeds tokens to stream 0 of a session with one stream; at least one. UsageError when a KV cache would overflow.
+  // Feeds tokens to stream 0 of a session with one stream; at least one. UsageError when a KV cache
+  // would overflow.
   void Feed(std::span<const int32_t> tokens);
   // One token for each stream.
   void Step(std::span<const int32_t> tokens);
@@ -43,10 +44,11 @@ class Session {
   // Tokens that still fit; the largest number there is for recurrent models.
   uint64_t room() const;
 
-  // The state as tensors to save, and back. `Restore` takes what SaveTo wrote for a model of the same sizes;
-  // InputError names what differs.
+  // The state as tensors to save, and back. `Restore` takes what SaveTo wrote for a model of the
+  // same sizes; InputError names what differs.
   std::vector<TensorSource> StateSources() const;
-  void Restore(const std::vector<NamedTensor>& tensors, uint64_t position, const std::string& where);
+  void Restore(const std::vector<NamedTensor>& tensors, uint64_t position,
+               const std::string& where);
   // Takes stream 0's state of another session of the same model into every stream of this one.
   void CopyStateFrom(const Session& other);
 
@@ -62,8 +64,8 @@ class Session {
   const runtime::Scheduler& scheduler_;
   SessionOptions options_;
   std::vector<StateSpec> specs_;
-  std::vector<size_t> state_offset_;   // floats, by spec
-  runtime::Arena states_[2];           // the current one and the next one
+  std::vector<size_t> state_offset_;  // floats, by spec
+  runtime::Arena states_[2];          // the current one and the next one
   size_t current_ = 0;
   std::vector<float> logits_;
   std::vector<int32_t> tokens_, starts_, lengths_;

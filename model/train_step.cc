@@ -30,8 +30,8 @@ GraphOptions ShardOptions(const StepShape& shape, size_t shards) {
 // Workers that the operations of one shard may use.
 size_t ShardWorkers(size_t shards, size_t threads) { return shards >= threads ? 1 : threads; }
 
-// Shards that run at the same time. Each has an executor, and so activations, of its own; the next shard of
-// the same worker finds them in the cache.
+// Shards that run at the same time. Each has an executor, and so activations, of its own; the next
+// shard of the same worker finds them in the cache.
 size_t ExecutorCount(size_t shards, size_t threads) { return std::min(shards, threads); }
 
 }  // namespace
@@ -110,8 +110,9 @@ void TrainStep::Bind(runtime::Executor& executor, size_t shard, const float* wei
 TrainStep::Loss TrainStep::Accumulate(const float* weights, std::span<const int32_t> inputs,
                                       std::span<const int32_t> targets, float scale, uint64_t seed,
                                       uint32_t step, uint32_t row) {
-  LW_CHECK(inputs.size() == nll_.size() && targets.size() == nll_.size(), "train_step: ",
-           inputs.size(), " inputs, ", targets.size(), " targets, ", nll_.size(), " rows");
+  LW_CHECK(inputs.size() == nll_.size() && targets.size() == nll_.size(),
+           "train_step: ", inputs.size(), " inputs, ", targets.size(), " targets, ", nll_.size(),
+           " rows");
   scale_ = scale;
   for (size_t s = 0; s < shards(); ++s) {
     const size_t shard_row = row + s * (nll_.size() / shards());
@@ -169,8 +170,9 @@ std::vector<TrainStep::StateTensor> TrainStep::StateTensors() const {
   std::vector<StateTensor> tensors;
   for (size_t i = 0; i < specs_.size(); ++i) {
     const size_t rows = shape_.sequences * specs_[i].rows;
-    tensors.push_back({specs_[i].name, rows, specs_[i].cols,
-                       states_[current_].Floats().subspan(state_offset_[i], rows * specs_[i].cols)});
+    tensors.push_back(
+        {specs_[i].name, rows, specs_[i].cols,
+         states_[current_].Floats().subspan(state_offset_[i], rows * specs_[i].cols)});
   }
   return tensors;
 }

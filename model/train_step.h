@@ -24,9 +24,10 @@ struct StepShape {
   bool recompute_layers = false;
 };
 
-// Into how many shards a batch is cut: a function of sizes alone, so that the bits are the same for any thread count. 1
-// means operation-parallel: each operation spreads over the threads. More: batch-parallel: each shard runs its
-// whole graph on one thread, and the shards' gradients are added in a fixed tree.
+// Into how many shards a batch is cut: a function of sizes alone, so that the bits are the same for
+// any thread count. 1 means operation-parallel: each operation spreads over the threads. More:
+// batch-parallel: each shard runs its whole graph on one thread, and the shards' gradients are
+// added in a fixed tree.
 size_t ShardCount(const Model& model, const StepShape& shape);
 
 // Bytes of activations that all shards need together, and of shard gradients beyond the first.
@@ -46,8 +47,8 @@ class TrainStep {
     double loss = 0;  // sums over the counted targets
     double nll = 0;
   };
-  // One micro-batch [sequences * steps]: adds the gradient of scale * sum of losses. `row` numbers the micro-batch's
-  // first row within the step (dropout), `step` counts from 1.
+  // One micro-batch [sequences * steps]: adds the gradient of scale * sum of losses. `row` numbers
+  // the micro-batch's first row within the step (dropout), `step` counts from 1.
   Loss Accumulate(const float* weights, std::span<const int32_t> inputs,
                   std::span<const int32_t> targets, float scale, uint64_t seed, uint32_t step,
                   uint32_t row);
@@ -58,7 +59,8 @@ class TrainStep {
   // Must be called between steps: clears what Accumulate has added.
   void Zero();
 
-  // The carried state, zero at the start: tensors of all sequences, as Model::state() lists them. Empty without.
+  // The carried state, zero at the start: tensors of all sequences, as Model::state() lists them.
+  // Empty without.
   struct StateTensor {
     std::string name;
     size_t rows, cols;
@@ -81,7 +83,7 @@ class TrainStep {
   size_t shards_ = 1;
   ModelGraph ports_;  // its graph has moved to the executors
   std::vector<std::unique_ptr<runtime::Executor>> executors_;  // of shards that run at once
-  runtime::Arena gradients_;  // [shards, buffer_size]
+  runtime::Arena gradients_;                                   // [shards, buffer_size]
   std::vector<StateSpec> specs_;
   std::vector<size_t> state_offset_;
   runtime::Arena states_[2];

@@ -28,7 +28,8 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// About `tokens` of a text in runs that are evenly spaced over it: its parts differ too much for a beginning to stand for the whole.
+// About `tokens` of a text in runs that are evenly spaced over it: its parts differ too much for a
+// beginning to stand for the whole.
 TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
   constexpr uint64_t kRun = 1024;
   const uint64_t runs = std::max<uint64_t>(1, (tokens + kRun - 1) / kRun);
@@ -40,9 +41,9 @@ TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
     all.Copy(begin, ids);
     excerpt.Append(ids);
   }
-  excerpt.bytes = static_cast<uint64_t>(static_cast<double>(all.bytes) *
-                                        static_cast<double>(excerpt.size()) /
-                                        static_cast<double>(all.size()));
+  excerpt.bytes =
+      static_cast<uint64_t>(static_cast<double>(all.bytes) * static_cast<double>(excerpt.size()) /
+                            static_cast<double>(all.size()));
   return excerpt;
 }
 
@@ -50,7 +51,8 @@ TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
 
 class Trainer::Impl {
  public:
-  Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data, const TrainerSetup& setup);
+  Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data,
+       const TrainerSetup& setup);
 
   void Initialize();
   void InitializeFrom(const ModelFile& file);
@@ -124,10 +126,10 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
                        data.train.MemoryBytes() + data.validation.MemoryBytes());
   const uint64_t machine = runtime::TotalMemoryBytes();
   if (machine > 0 && memory_.Total() > machine) {
-    throw OutOfMemory(StrCat("this training needs ", FormatBytes(memory_.Total()), " (activations ",
-                             FormatBytes(memory_.activations), "), the machine has ",
-                             FormatBytes(machine),
-                             "; a smaller --batch or --ctx, --recompute layer, or a smaller model makes it fit"));
+    throw OutOfMemory(
+        StrCat("this training needs ", FormatBytes(memory_.Total()), " (activations ",
+               FormatBytes(memory_.activations), "), the machine has ", FormatBytes(machine),
+               "; a smaller --batch or --ctx, --recompute layer, or a smaller model makes it fit"));
   }
   weights_ = runtime::Arena("parameters", model_->params().buffer_size() * sizeof(float));
   step_ = std::make_unique<TrainStep>(
@@ -158,9 +160,10 @@ void Trainer::Impl::InitializeFrom(const ModelFile& file) {
 }
 
 void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
-  const TrainingState state = ReadTrainingState(
-      checkpoint, model_->params(), {Weights(), optimizer_->first_moments(),
-                                     optimizer_->second_moments(), step_->StateTensors()});
+  const TrainingState state =
+      ReadTrainingState(checkpoint, model_->params(),
+                        {Weights(), optimizer_->first_moments(), optimizer_->second_moments(),
+                         step_->StateTensors()});
   if (state.data_hash != data_.hash) {
     throw InputError(checkpoint.folder +
                      ": the training data are not those of this run; give --data the same text, or "
@@ -175,9 +178,10 @@ void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
   val_loss_ = checkpoint.val_loss;
 }
 
-// --minutes: measures this machine once with the real step, then trains a fixed number of steps, on top of those of a
-// run that goes on. Nothing that is trained changes: the learning rate and the gradients of the updates are zero, and
-// where there are moments and a carried state already, these are left and put back.
+// --minutes: measures this machine once with the real step, then trains a fixed number of steps, on
+// top of those of a run that goes on. Nothing that is trained changes: the learning rate and the
+// gradients of the updates are zero, and where there are moments and a carried state already, these
+// are left and put back.
 void Trainer::Impl::FixLength() {
   if (plan_.steps > 0) return;
   const DataPosition position = source_->position();
@@ -213,7 +217,8 @@ void Trainer::Impl::FixLength() {
 void Trainer::Impl::ChooseIntervals() {
   if (plan_.eval_every < 0) plan_.eval_every = std::max<int64_t>(1, (plan_.steps + 9) / 10);
   if (plan_.eval_tokens < 0) {
-    // A twentieth of the time: an evaluated token costs a third of a trained one, and a single stream is slower.
+    // A twentieth of the time: an evaluated token costs a third of a trained one, and a single
+    // stream is slower.
     const int64_t interval = plan_.eval_every > 0 ? plan_.eval_every : plan_.steps;
     plan_.eval_tokens = std::max<int64_t>(2048, interval * plan_.TokensPerStep() / 12);
   }
@@ -241,10 +246,10 @@ TrainStep::Loss Trainer::Impl::Gradients(int64_t step) {
   TrainStep::Loss sum;
   for (size_t a = 0; a < reset_.size(); ++a) {
     if (reset_[a]) step_->ResetState();
-    const TrainStep::Loss loss = step_->Accumulate(
-        Weights().data(), std::span(inputs_).subspan(a * rows, rows),
-        std::span(targets_).subspan(a * rows, rows), scale, plan_.seed,
-        static_cast<uint32_t>(step), static_cast<uint32_t>(a * rows));
+    const TrainStep::Loss loss =
+        step_->Accumulate(Weights().data(), std::span(inputs_).subspan(a * rows, rows),
+                          std::span(targets_).subspan(a * rows, rows), scale, plan_.seed,
+                          static_cast<uint32_t>(step), static_cast<uint32_t>(a * rows));
     sum.loss += loss.loss;
     sum.nll += loss.nll;
   }
@@ -255,9 +260,9 @@ void Trainer::Impl::ResetAfterSkip() {
   step_->Zero();
   step_->ResetState();
   if (++skipped_ >= kMaxSkippedSteps) {
-    throw DivergedError(StrCat("the loss or its gradient was not finite in ", skipped_,
-                               " steps in a row (up to step ", done_,
-                               "); the last checkpoint is intact. A lower --lr or a longer --warmup helps"));
+    throw DivergedError(StrCat(
+        "the loss or its gradient was not finite in ", skipped_, " steps in a row (up to step ",
+        done_, "); the last checkpoint is intact. A lower --lr or a longer --warmup helps"));
   }
 }
 
@@ -280,8 +285,12 @@ StepReport Trainer::Impl::DoStep() {
   } else {
     const double clip =
         plan_.clip > 0 && report.grad_norm > plan_.clip ? plan_.clip / report.grad_norm : 1.0;
-    optimizer_->Update(step, {.lr = report.lr, .beta1 = plan_.beta1, .beta2 = plan_.beta2,
-                              .eps = plan_.eps, .weight_decay = plan_.weight_decay},
+    optimizer_->Update(step,
+                       {.lr = report.lr,
+                        .beta1 = plan_.beta1,
+                        .beta2 = plan_.beta2,
+                        .eps = plan_.eps,
+                        .weight_decay = plan_.weight_decay},
                        clip, Weights(), step_->gradients());
     if (step_->shards() > 1) step_->Zero();
     skipped_ = 0;
@@ -310,7 +319,8 @@ void Trainer::Impl::Evaluate(bool whole) {
     observer_->OnEvaluateProgress(done);
     return !Stopping();
   };
-  const EvaluateResult result = evaluator_->Run(Weights().data(), whole ? data_.validation : excerpt_, options);
+  const EvaluateResult result =
+      evaluator_->Run(Weights().data(), whole ? data_.validation : excerpt_, options);
   // A part that was cut short must not be compared with whole ones.
   if (Stopping()) return;
   EvalReport report;
@@ -320,7 +330,8 @@ void Trainer::Impl::Evaluate(bool whole) {
   report.whole = whole;
   val_loss_ = result.cross_entropy;
   val_bits_ = result.bits_per_byte;
-  // Checkpoints are compared over the same part of the split; the last evaluation may follow over all of it.
+  // Checkpoints are compared over the same part of the split; the last evaluation may follow over
+  // all of it.
   if (evaluated_step_ != done_) {
     evaluated_step_ = done_;
     compared_loss_ = result.cross_entropy;
@@ -378,8 +389,8 @@ FinishReport Trainer::Impl::Run() {
   if (!setup_.run_folder.empty()) {
     record_ = std::make_unique<TrainingRecord>(*setup_.files, setup_.run_folder, plan_, done_);
   }
-  const int64_t stop_at = setup_.stop_after > 0 ? std::min(plan_.steps, done_ + setup_.stop_after)
-                                                : plan_.steps;
+  const int64_t stop_at =
+      setup_.stop_after > 0 ? std::min(plan_.steps, done_ + setup_.stop_after) : plan_.steps;
   while (done_ < stop_at && !Stopping()) {
     const StepReport report = DoStep();
     if (record_) record_->Step(report);

@@ -1,4 +1,5 @@
-// The training loop. Prints nothing: an observer is told what happens, a stop token is asked after each step.
+// The training loop. Prints nothing: an observer is told what happens, a stop token is asked after
+// each step.
 #ifndef LANEWISE_MODEL_TRAINER_H_
 #define LANEWISE_MODEL_TRAINER_H_
 
@@ -23,13 +24,13 @@ namespace lanewise::model {
 struct StepReport {
   int64_t step = 0;
   int64_t steps = 0;
-  double loss = 0;       // plain cross-entropy of the step's tokens, nats
+  double loss = 0;  // plain cross-entropy of the step's tokens, nats
   double lr = 0;
   double grad_norm = 0;
-  uint64_t tokens = 0;   // trained so far
+  uint64_t tokens = 0;  // trained so far
   double tokens_per_second = 0;
-  double mfu = 0;        // of the peak measured at the start; 0 when unknown
-  double seconds = 0;    // of training so far, all sessions together
+  double mfu = 0;      // of the peak measured at the start; 0 when unknown
+  double seconds = 0;  // of training so far, all sessions together
   double seconds_left = 0;
   bool skipped = false;  // loss or gradient was not finite: nothing was updated
 };
@@ -38,9 +39,9 @@ struct EvalReport {
   int64_t step = 0;
   double val_loss = 0;
   double val_bits_per_byte = 0;
-  bool whole = false;        // over the whole validation split
+  bool whole = false;  // over the whole validation split
   bool best = false;
-  std::string sample;        // generated text; empty without one
+  std::string sample;  // generated text; empty without one
 };
 
 struct FinishReport {
@@ -51,7 +52,7 @@ struct FinishReport {
   std::optional<double> val_loss, val_bits_per_byte;
   std::optional<double> best_val_loss;
   uint64_t peak_memory_bytes = 0;
-  bool finished = false;     // false: stopped early, can be resumed
+  bool finished = false;  // false: stopped early, can be resumed
 };
 
 class TrainObserver {
@@ -72,13 +73,13 @@ struct TrainData {
 
 struct TrainerSetup {
   FileSystem* files = nullptr;
-  std::string run_folder = {};                  // empty: nothing is written
+  std::string run_folder = {};  // empty: nothing is written
   const runtime::Scheduler* scheduler = nullptr;
-  runtime::Profiler* profiler = nullptr;        // optional
-  double peak_gflops = 0;                       // for MFU
+  runtime::Profiler* profiler = nullptr;  // optional
+  double peak_gflops = 0;                 // for MFU
   TrainObserver* observer = nullptr;
-  const std::atomic<int>* stop = nullptr;       // nonzero: finish the step, save, return
-  int64_t stop_after = 0;                       // steps of this session; 0: no limit
+  const std::atomic<int>* stop = nullptr;  // nonzero: finish the step, save, return
+  int64_t stop_after = 0;                  // steps of this session; 0: no limit
 };
 
 // Memory of a training before it starts.
@@ -87,14 +88,15 @@ struct MemoryPlan {
   uint64_t Total() const {
     return parameters + gradients + moments + activations + evaluation + data;
   }
-  size_t shards = 1;         // above 1: batch-parallel
+  size_t shards = 1;  // above 1: batch-parallel
   bool recompute = false;
 };
 
 class Trainer {
  public:
   // Plans and allocates. OutOfMemory with the figures when the machine's memory does not suffice.
-  Trainer(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data, const TrainerSetup& setup);
+  Trainer(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data,
+          const TrainerSetup& setup);
   ~Trainer();
 
   // Starts from fresh weights, from those of another model, or goes on from a checkpoint.

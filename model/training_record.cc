@@ -29,7 +29,8 @@ const TensorView& Find(const Checkpoint& checkpoint, const std::string& name, ui
   const std::string where = JoinPath(checkpoint.folder, "train_state.safetensors");
   if (tensor == nullptr) throw InputError(where + ": tensor \"" + name + "\" is missing");
   if (tensor->Elements() != count) {
-    throw InputError(StrCat(where, ": tensor \"", name, "\" has ", tensor->Elements(), " values, not ", count));
+    throw InputError(
+        StrCat(where, ": tensor \"", name, "\" has ", tensor->Elements(), " values, not ", count));
   }
   return *tensor;
 }
@@ -55,7 +56,9 @@ TrainingState ReadTrainingState(const Checkpoint& checkpoint, const ParamSet& pa
                                 const TrainingArrays& arrays) {
   const std::string where = JoinPath(checkpoint.folder, "train_state.safetensors");
   if (!checkpoint.can_resume()) {
-    throw InputError(checkpoint.folder + ": holds no training state, so it cannot be resumed; --from starts from its weights");
+    throw InputError(
+        checkpoint.folder +
+        ": holds no training state, so it cannot be resumed; --from starts from its weights");
   }
   for (const Param& p : params.params()) {
     const TensorView* tensor = checkpoint.weights.Find(p.name);
@@ -132,8 +135,8 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
   content.config["training"] = plan.ToJson();
   content.tokenizer = tokenizer.ToJson();
   content.weights = WeightSources(model.params(), arrays.weights.data());
-  for (const auto& [prefix, values] : {std::pair{kFirst, arrays.first_moments},
-                                       std::pair{kSecond, arrays.second_moments}}) {
+  for (const auto& [prefix, values] :
+       {std::pair{kFirst, arrays.first_moments}, std::pair{kSecond, arrays.second_moments}}) {
     for (TensorSource& source : WeightSources(model.params(), values.data(), prefix)) {
       content.train_tensors.push_back(std::move(source));
     }
@@ -142,14 +145,15 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
     content.train_tensors.push_back(
         MakeSource(kCarried + tensor.name, {tensor.rows, tensor.cols}, tensor.values));
   }
-  content.train_state = {{"step", state.step},
-                         {"tokens", state.tokens},
-                         {"seconds", state.seconds},
-                         {"train_loss", state.train_loss},
-                         {"best_val_loss", state.best_val_loss ? Json(*state.best_val_loss) : Json()},
-                         {"data_epoch", state.position.epoch},
-                         {"data_index", state.position.index},
-                         {"data_hash", Hex(state.data_hash)}};
+  content.train_state = {
+      {"step", state.step},
+      {"tokens", state.tokens},
+      {"seconds", state.seconds},
+      {"train_loss", state.train_loss},
+      {"best_val_loss", state.best_val_loss ? Json(*state.best_val_loss) : Json()},
+      {"data_epoch", state.position.epoch},
+      {"data_index", state.position.index},
+      {"data_hash", Hex(state.data_hash)}};
   store_.Save(static_cast<uint64_t>(state.step), content, val_loss);
   return store_.Latest()->folder;
 }

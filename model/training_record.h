@@ -20,8 +20,8 @@
 
 namespace lanewise::model {
 
-// Everything beside the arrays that makes a resumed run equal to an undisturbed one. Random numbers need no state: they are
-// functions of seed and step.
+// Everything beside the arrays that makes a resumed run equal to an undisturbed one. Random numbers
+// need no state: they are functions of seed and step.
 struct TrainingState {
   int64_t step = 0;
   uint64_t tokens = 0;
@@ -38,7 +38,8 @@ struct TrainingArrays {
   std::vector<TrainStep::StateTensor> state;
 };
 
-// Fills the arrays from a checkpoint. InputError names the tensor or field that is missing or of another size.
+// Fills the arrays from a checkpoint. InputError names the tensor or field that is missing or of
+// another size.
 TrainingState ReadTrainingState(const Checkpoint& checkpoint, const ParamSet& params,
                                 const TrainingArrays& arrays);
 // The plan that a checkpoint was trained with.
@@ -46,8 +47,10 @@ TrainPlan ReadTrainPlan(const Checkpoint& checkpoint);
 
 class TrainingRecord {
  public:
-  // Goes on after step `done` (0: from the start); later records of an interrupted run are dropped from the log.
-  TrainingRecord(FileSystem& files, const std::string& run_folder, const TrainPlan& plan, int64_t done);
+  // Goes on after step `done` (0: from the start); later records of an interrupted run are dropped
+  // from the log.
+  TrainingRecord(FileSystem& files, const std::string& run_folder, const TrainPlan& plan,
+                 int64_t done);
 
   void Step(const StepReport& report) { log_.Step(report); }
   void Evaluate(const EvalReport& report);

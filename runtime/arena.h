@@ -40,7 +40,8 @@ class Arena {
   size_t size_ = 0;
 };
 
-// For tests: makes the k-th Arena from now on (1 is the next) fail as if memory were short; 0 switches off.
+// For tests: makes the k-th Arena from now on (1 is the next) fail as if memory were short; 0
+// switches off.
 void FailArenaAfter(size_t k);
 
 // The largest resident size of this process so far, in bytes; 0 where the system does not tell.

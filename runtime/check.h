@@ -1,4 +1,5 @@
-// Checks of programmer mistakes. They stay on in release builds: a wrong shape must never become a wrong number.
+// Checks of programmer mistakes. They stay on in release builds: a wrong shape must never become a
+// wrong number.
 #ifndef LANEWISE_RUNTIME_CHECK_H_
 #define LANEWISE_RUNTIME_CHECK_H_
 
@@ -27,11 +28,11 @@ std::string StrCat(const Args&... args) {
 }  // namespace lanewise::runtime
 
 // LW_CHECK(a == b, "rms_norm: w has ", b, " entries, x has ", a, " columns");
-#define LW_CHECK(condition, ...)                                                          \
-  do {                                                                                    \
-    if (!(condition)) {                                                                   \
-      ::lanewise::runtime::CheckFailed(::lanewise::runtime::StrCat(__VA_ARGS__));         \
-    }                                                                                     \
+#define LW_CHECK(condition, ...)                                                  \
+  do {                                                                            \
+    if (!(condition)) {                                                           \
+      ::lanewise::runtime::CheckFailed(::lanewise::runtime::StrCat(__VA_ARGS__)); \
+    }                                                                             \
   } while (false)
 
 #ifdef NDEBUG

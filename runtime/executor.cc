@@ -8,9 +8,7 @@
 namespace lanewise::runtime {
 
 Executor::Executor(std::shared_ptr<const Graph> graph, std::shared_ptr<const Plan> plan)
-    : graph_(std::move(graph)),
-      plan_(std::move(plan)),
-      arena_("activations", plan_->arena_bytes) {
+    : graph_(std::move(graph)), plan_(std::move(plan)), arena_("activations", plan_->arena_bytes) {
   for (size_t t = 0; t < graph_->tensors().size(); ++t) {
     const TensorInfo& info = graph_->tensors()[t];
     Tensor tensor = graph_->Shape({static_cast<int32_t>(t)});
@@ -84,8 +82,7 @@ void Executor::Run(const Parallel& parallel, Profiler* profiler, int track) {
     const size_t inputs = graph_->nodes()[plan_->nodes[p]].inputs.size();
     const size_t outputs = graph_->nodes()[plan_->nodes[p]].outputs.size();
     const std::span<const Tensor> all(args_.data(), inputs + outputs);
-    profiler->Record(op.name(), track, begin, end,
-                     op.Cost(all.first(inputs), all.subspan(inputs)));
+    profiler->Record(op.name(), track, begin, end, op.Cost(all.first(inputs), all.subspan(inputs)));
   }
 }
 

@@ -14,16 +14,18 @@
 
 namespace lanewise::runtime {
 
-// One instance of a graph with memory. Several executors may share graph and plan (the shards of a batch), each
-// with its own arena and bindings. Run does not allocate.
+// One instance of a graph with memory. Several executors may share graph and plan (the shards of a
+// batch), each with its own arena and bindings. Run does not allocate.
 class Executor {
  public:
   // Throws OutOfMemory when the arena cannot be had.
   Executor(std::shared_ptr<const Graph> graph, std::shared_ptr<const Plan> plan);
 
-  // Gives an external tensor its memory: rows * cols elements without gaps, alive while Run uses it.
+  // Gives an external tensor its memory: rows * cols elements without gaps, alive while Run uses
+  // it.
   void Bind(TensorId id, const void* data);
-  // The flat buffers that parameter and gradient offsets refer to. gradients may be null without training.
+  // The flat buffers that parameter and gradient offsets refer to. gradients may be null without
+  // training.
   void BindParameters(const float* weights, float* gradients);
 
   // Runs all nodes. profiler may be null; `track` labels its zones.

@@ -1,4 +1,5 @@
-// A callable passed by reference: two pointers, no allocation. Valid only during the call it is passed to.
+// A callable passed by reference: two pointers, no allocation. Valid only during the call it is
+// passed to.
 #ifndef LANEWISE_RUNTIME_FUNCTION_REF_H_
 #define LANEWISE_RUNTIME_FUNCTION_REF_H_
 

@@ -37,28 +37,44 @@ TensorId Graph::New(TensorInfo info) {
 }
 
 TensorId Graph::Activation(std::string name, size_t rows, size_t cols, DType dtype) {
-  return New({.name = std::move(name), .dtype = dtype, .role = Role::kActivation, .rows = rows,
-              .cols = cols, .stride = cols});
+  return New({.name = std::move(name),
+              .dtype = dtype,
+              .role = Role::kActivation,
+              .rows = rows,
+              .cols = cols,
+              .stride = cols});
 }
 
 TensorId Graph::External(std::string name, size_t rows, size_t cols, DType dtype) {
-  return New({.name = std::move(name), .dtype = dtype, .role = Role::kExternal, .rows = rows,
-              .cols = cols, .stride = cols});
+  return New({.name = std::move(name),
+              .dtype = dtype,
+              .role = Role::kExternal,
+              .rows = rows,
+              .cols = cols,
+              .stride = cols});
 }
 
 TensorId Graph::Constant(std::string name, size_t rows, size_t cols, std::vector<float> values) {
   LW_CHECK(values.size() == rows * cols, name, ": ", values.size(), " values for [", rows, ", ",
            cols, "]");
   constants_.push_back(std::make_shared<std::vector<float>>(std::move(values)));
-  return New({.name = std::move(name), .role = Role::kConstant, .rows = rows, .cols = cols,
-              .stride = cols, .constant = constants_.back()->data()});
+  return New({.name = std::move(name),
+              .role = Role::kConstant,
+              .rows = rows,
+              .cols = cols,
+              .stride = cols,
+              .constant = constants_.back()->data()});
 }
 
 TensorId Graph::Parameter(std::string name, size_t offset, size_t rows, size_t cols, size_t stride,
                           bool trained) {
   LW_CHECK(stride >= cols, name, ": stride ", stride, " below ", cols, " columns");
-  const TensorId id = New({.name = std::move(name), .role = Role::kParameter, .rows = rows,
-                           .cols = cols, .stride = stride, .offset = offset});
+  const TensorId id = New({.name = std::move(name),
+                           .role = Role::kParameter,
+                           .rows = rows,
+                           .cols = cols,
+                           .stride = stride,
+                           .offset = offset});
   trained_[id.index] = trained;
   return id;
 }
@@ -69,8 +85,14 @@ TensorId Graph::View(TensorId base, size_t col, size_t cols) {
            ": a view needs an activation that is no view itself");
   LW_CHECK(col + cols <= info.cols, info.name, ": view of columns [", col, ", ", col + cols,
            ") of ", info.cols);
-  return New({.name = info.name, .dtype = info.dtype, .role = Role::kActivation, .rows = info.rows,
-              .cols = cols, .stride = info.stride, .view_of = base, .view_col = col});
+  return New({.name = info.name,
+              .dtype = info.dtype,
+              .role = Role::kActivation,
+              .rows = info.rows,
+              .cols = cols,
+              .stride = info.stride,
+              .view_of = base,
+              .view_col = col});
 }
 
 void Graph::Add(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,
@@ -98,10 +120,10 @@ void Graph::Differentiate() {
   SetLayer(-1);
 }
 
-// The forward nodes of layer l are cloned as a block in front of the layer's first backward node. A clone
-// reads the clones of the layer's own tensors and the originals of everything that comes from outside.
-// Cloned nodes must have no effect outside their activations: external outputs are dropped to fresh
-// activations.
+// The forward nodes of layer l are cloned as a block in front of the layer's first backward node. A
+// clone reads the clones of the layer's own tensors and the originals of everything that comes from
+// outside. Cloned nodes must have no effect outside their activations: external outputs are dropped
+// to fresh activations.
 void Graph::RecomputeLayers() {
   LW_CHECK(differentiated_, "graph: RecomputeLayers comes after Differentiate");
   const std::vector<Node> old = std::move(nodes_);

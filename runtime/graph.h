@@ -1,4 +1,5 @@
-// The description from which everything else is derived: training step, evaluation, prefill, decoding.
+// The description from which everything else is derived: training step, evaluation, prefill,
+// decoding.
 #ifndef LANEWISE_RUNTIME_GRAPH_H_
 #define LANEWISE_RUNTIME_GRAPH_H_
 
@@ -13,8 +14,8 @@
 
 namespace lanewise::runtime {
 
-// Nodes run in the order in which they were added. Shapes are fixed; what changes from run to run is an
-// input. Copyable; operations are shared and immutable.
+// Nodes run in the order in which they were added. Shapes are fixed; what changes from run to run
+// is an input. Copyable; operations are shared and immutable.
 class Graph {
  public:
   // Tensors. `name` serves messages and profiles.
@@ -31,8 +32,8 @@ class Graph {
   void Add(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,
            std::vector<TensorId> outputs);
 
-  // Appends the backward nodes of everything added so far, last to first. Operations that compute a loss
-  // seed the gradients (see runtime/ops/head_cross_entropy.h). Called once.
+  // Appends the backward nodes of everything added so far, last to first. Operations that compute a
+  // loss seed the gradients (see runtime/ops/head_cross_entropy.h). Called once.
   void Differentiate();
 
   // Nodes added from now on belong to this layer (-1: none); recomputation works by layer.
@@ -44,8 +45,8 @@ class Graph {
   // Where the backward nodes begin; nodes().size() before Differentiate.
   size_t forward_nodes() const { return forward_nodes_; }
 
-  // Checkpoints activations by layer: after Differentiate, clones each layer's forward nodes in front of
-  // its backward nodes, so that only what enters a layer is kept from the forward pass.
+  // Checkpoints activations by layer: after Differentiate, clones each layer's forward nodes in
+  // front of its backward nodes, so that only what enters a layer is kept from the forward pass.
   void RecomputeLayers();
 
   // The tensor without memory, as WorkspaceBytes and Cost want it.
@@ -64,8 +65,8 @@ class Graph {
   int layer_ = -1;
 };
 
-// What Op::Differentiate works with. Backward nodes are appended in order; a tensor's gradient is complete
-// when its producer is reached, because all its readers come later in the forward pass.
+// What Op::Differentiate works with. Backward nodes are appended in order; a tensor's gradient is
+// complete when its producer is reached, because all its readers come later in the forward pass.
 class GradBuilder {
  public:
   explicit GradBuilder(Graph& graph) : graph_(graph) {}
@@ -79,23 +80,25 @@ class GradBuilder {
   // Whether a gradient with respect to x is wanted: activations and trained parameters.
   bool Wants(TensorId x) const;
 
-  // For an operation that can add: where dx goes, and the gradient so far (maybe none) that has to be
-  // added to it. They may share memory. Afterwards Grad(x) is `out`.
+  // For an operation that can add: where dx goes, and the gradient so far (maybe none) that has to
+  // be added to it. They may share memory. Afterwards Grad(x) is `out`.
   struct Target {
     TensorId out;
     TensorId residual;
   };
   Target GradTarget(TensorId x);
 
-  // For an operation that can only overwrite: where its dx goes. When there already is a gradient, an addition
-  // node follows: call FinishGrad(x, out) after adding the node that writes `out`.
+  // For an operation that can only overwrite: where its dx goes. When there already is a gradient,
+  // an addition node follows: call FinishGrad(x, out) after adding the node that writes `out`.
   TensorId GradOverwrite(TensorId x);
   void FinishGrad(TensorId x, TensorId out);
 
-  // Adds an existing tensor of the same shape to the gradient of x (the branch of a residual connection).
+  // Adds an existing tensor of the same shape to the gradient of x (the branch of a residual
+  // connection).
   void PassGrad(TensorId x, TensorId dy);
 
-  // The gradient of a trained parameter: operations add to it. No tensor for a frozen one or for none.
+  // The gradient of a trained parameter: operations add to it. No tensor for a frozen one or for
+  // none.
   TensorId ParameterGrad(TensorId parameter);
 
   void Add(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,
@@ -113,7 +116,7 @@ class GradBuilder {
 
   Graph& graph_;
   std::unordered_map<int32_t, TensorId> grads_;
-  std::unordered_map<int32_t, TensorId> base_grads_;       // of tensors that have views
+  std::unordered_map<int32_t, TensorId> base_grads_;  // of tensors that have views
   std::unordered_map<int32_t, TensorId> parameter_grads_;
   size_t node_ = 0;
 };

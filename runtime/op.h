@@ -15,8 +15,8 @@ namespace lanewise::runtime {
 
 class GradBuilder;
 
-// What a node works on. Optional tensors that are absent have null data. The workspace is private to the
-// node and uninitialized; it has the bytes that WorkspaceBytes asked for, aligned to 64.
+// What a node works on. Optional tensors that are absent have null data. The workspace is private
+// to the node and uninitialized; it has the bytes that WorkspaceBytes asked for, aligned to 64.
 struct OpArgs {
   const Parallel& parallel;
   std::span<const Tensor> in;
@@ -45,7 +45,8 @@ class Op {
   virtual std::string_view name() const = 0;
   // Shapes were checked when the node was built. No allocation on the heap.
   virtual void Run(const OpArgs& args) const = 0;
-  // Scratch that Run needs when `parallel.max_workers()` is `workers`. Tensors have shapes but no data.
+  // Scratch that Run needs when `parallel.max_workers()` is `workers`. Tensors have shapes but no
+  // data.
   virtual size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
                                 size_t workers) const;
   // The input whose memory output `output` may take over when it is not needed later, or -1.

@@ -46,9 +46,7 @@ ScopedFlushToZero::~ScopedFlushToZero() {
   if ((saved_ & kFlushBits) != kFlushBits) WriteMode(saved_);
 }
 
-size_t AvailableThreads() {
-  return static_cast<size_t>(oneapi::tbb::info::default_concurrency());
-}
+size_t AvailableThreads() { return static_cast<size_t>(oneapi::tbb::info::default_concurrency()); }
 
 // global_control lifts oneTBB's own limit when more threads are asked for than the machine has.
 struct Scheduler::Impl {
@@ -69,8 +67,8 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Run(size_t tasks, FunctionRef<void(size_t, size_t)> fn) const {
   impl_->arena.execute([&] {
-    // Isolation keeps a thread that waits here from picking up an unrelated task that would use the same
-    // worker's scratch memory.
+    // Isolation keeps a thread that waits here from picking up an unrelated task that would use the
+    // same worker's scratch memory.
     oneapi::tbb::this_task_arena::isolate([&] {
       oneapi::tbb::parallel_for(
           size_t{0}, tasks,

@@ -1,4 +1,5 @@
-// Where work runs: a fixed number of threads behind one loop. oneTBB is inside; no other header shows it.
+// Where work runs: a fixed number of threads behind one loop. oneTBB is inside; no other header
+// shows it.
 #ifndef LANEWISE_RUNTIME_PARALLEL_H_
 #define LANEWISE_RUNTIME_PARALLEL_H_
 
@@ -11,16 +12,18 @@ namespace lanewise::runtime {
 
 class Scheduler;
 
-// The right to use some workers. Cheap to copy. Operations get one and cut their work into tasks whose
-// number and content depend on shapes only, so that the bits are the same for any number of workers.
+// The right to use some workers. Cheap to copy. Operations get one and cut their work into tasks
+// whose number and content depend on shapes only, so that the bits are the same for any number of
+// workers.
 class Parallel {
  public:
   // Everything on the calling thread, in task order.
   Parallel() = default;
 
-  // Calls fn(task, worker) once for each task in [0, tasks), and returns when all are done. Tasks run
-  // concurrently in any order; `worker` < max_workers() is never used by two of them at once and so
-  // indexes scratch memory. No allocation on the heap. An exception in fn ends the loop and is rethrown.
+  // Calls fn(task, worker) once for each task in [0, tasks), and returns when all are done. Tasks
+  // run concurrently in any order; `worker` < max_workers() is never used by two of them at once
+  // and so indexes scratch memory. No allocation on the heap. An exception in fn ends the loop and
+  // is rethrown.
   void For(size_t tasks, FunctionRef<void(size_t task, size_t worker)> fn) const;
 
   size_t max_workers() const { return workers_; }
@@ -56,11 +59,13 @@ class Scheduler {
   std::unique_ptr<Impl> impl_;
 };
 
-// Hardware threads that this process may run on (its affinity mask and container quota respected where known).
+// Hardware threads that this process may run on (its affinity mask and container quota respected
+// where known).
 size_t AvailableThreads();
 
-// Treats denormal numbers as zero while alive, on the calling thread; the former mode comes back after.
-// Decayed recurrent states run through denormals, which cost a hundred times a normal operation.
+// Treats denormal numbers as zero while alive, on the calling thread; the former mode comes back
+// after. Decayed recurrent states run through denormals, which cost a hundred times a normal
+// operation.
 class ScopedFlushToZero {
  public:
   ScopedFlushToZero();

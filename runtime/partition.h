@@ -15,7 +15,8 @@ struct Pieces {
   size_t Size(size_t i) const { return Begin(i + 1) - Begin(i); }
 };
 
-// Rows in pieces of about `elements` elements each, so that one piece is worth a task, at most `most`.
+// Rows in pieces of about `elements` elements each, so that one piece is worth a task, at most
+// `most`.
 inline Pieces CutRows(size_t rows, size_t cols, size_t elements = size_t{1} << 15,
                       size_t most = size_t{1} << 16) {
   const size_t wanted = rows * cols / std::max<size_t>(elements, 1);

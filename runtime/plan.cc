@@ -132,7 +132,8 @@ class Planner {
     const size_t in_buffer = Root(buffer_of_[static_cast<size_t>(in.index)]);
     const size_t out_buffer = Root(buffer_of_[static_cast<size_t>(out.index)]);
     if (in_buffer == out_buffer) return false;
-    if (buffers_[in_buffer].last != position || buffers_[out_buffer].first != position) return false;
+    if (buffers_[in_buffer].last != position || buffers_[out_buffer].first != position)
+      return false;
     // The node must not read the same tensor through a second input.
     return std::count(node.inputs.begin(), node.inputs.end(), in) == 1;
   }
@@ -140,8 +141,8 @@ class Planner {
   void AddWorkspaces() {
     for (size_t p = 0; p < plan_.nodes.size(); ++p) {
       const Node& node = graph_.nodes()[plan_.nodes[p]];
-      const size_t bytes = AlignUp(node.op->WorkspaceBytes(
-          Shapes(graph_, node.inputs), Shapes(graph_, node.outputs), workers_));
+      const size_t bytes = AlignUp(node.op->WorkspaceBytes(Shapes(graph_, node.inputs),
+                                                           Shapes(graph_, node.outputs), workers_));
       plan_.workspace_bytes.push_back(bytes);
       workspace_buffer_.push_back(buffers_.size());
       buffers_.push_back({.bytes = bytes, .first = p, .last = p});
@@ -149,16 +150,15 @@ class Planner {
     }
   }
 
-  // Largest first, each at the lowest offset that is free during its life. Large buffers set the peak; placing
-  // them first leaves the gaps to the small ones.
+  // Largest first, each at the lowest offset that is free during its life. Large buffers set the
+  // peak; placing them first leaves the gaps to the small ones.
   void PlaceBuffers() {
     std::vector<size_t> order;
     for (size_t b = 0; b < buffers_.size(); ++b) {
       if (parent_[b] == b && buffers_[b].bytes > 0) order.push_back(b);
     }
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return buffers_[a].bytes > buffers_[b].bytes;
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return buffers_[a].bytes > buffers_[b].bytes; });
     std::vector<size_t> placed;  // by offset
     for (size_t b : order) {
       Buffer& buffer = buffers_[b];

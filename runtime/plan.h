@@ -9,8 +9,8 @@
 
 namespace lanewise::runtime {
 
-// Offsets of every activation and workspace in one arena. Two buffers share memory only when no node
-// needs both. Nodes without an effect (nothing reads what they write) are left out.
+// Offsets of every activation and workspace in one arena. Two buffers share memory only when no
+// node needs both. Nodes without an effect (nothing reads what they write) are left out.
 struct Plan {
   static constexpr size_t kNone = static_cast<size_t>(-1);
 

@@ -1,4 +1,5 @@
-// Where the time goes: one zone per node, as a trace for chrome://tracing and Perfetto or as a table.
+// Where the time goes: one zone per node, as a trace for chrome://tracing and Perfetto or as a
+// table.
 #ifndef LANEWISE_RUNTIME_PROFILER_H_
 #define LANEWISE_RUNTIME_PROFILER_H_
 
@@ -13,7 +14,8 @@
 
 namespace lanewise::runtime {
 
-// Zones may be recorded from several threads. The trace keeps the last `capacity` zones; sums keep all.
+// Zones may be recorded from several threads. The trace keeps the last `capacity` zones; sums keep
+// all.
 class Profiler {
  public:
   using Clock = std::chrono::steady_clock;

@@ -1,4 +1,5 @@
-// Types of the graph: what a tensor is before it has memory (TensorInfo) and while a node runs (Tensor).
+// Types of the graph: what a tensor is before it has memory (TensorInfo) and while a node runs
+// (Tensor).
 #ifndef LANEWISE_RUNTIME_TENSOR_H_
 #define LANEWISE_RUNTIME_TENSOR_H_
 
@@ -40,9 +41,9 @@ struct TensorInfo {
   Role role = Role::kActivation;
   size_t rows = 0;
   size_t cols = 0;
-  size_t stride = 0;       // elements between rows; a view's is its base's
-  size_t offset = 0;       // parameters, gradients: first element within the flat buffer
-  TensorId view_of = {};   // a view: columns [view_col, view_col + cols) of this tensor
+  size_t stride = 0;      // elements between rows; a view's is its base's
+  size_t offset = 0;      // parameters, gradients: first element within the flat buffer
+  TensorId view_of = {};  // a view: columns [view_col, view_col + cols) of this tensor
   size_t view_col = 0;
   const void* constant = nullptr;
 
@@ -61,9 +62,7 @@ struct Tensor {
   Mat<float> F32() const { return {static_cast<float*>(data), rows, cols, stride}; }
   // All elements in a row; only for tensors without gaps between rows.
   std::span<float> Flat() const { return {static_cast<float*>(data), rows * cols}; }
-  std::span<const int32_t> Ints() const {
-    return {static_cast<const int32_t*>(data), rows * cols};
-  }
+  std::span<const int32_t> Ints() const { return {static_cast<const int32_t*>(data), rows * cols}; }
 };
 
 }  // namespace lanewise::runtime

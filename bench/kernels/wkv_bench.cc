@@ -48,8 +48,8 @@ struct Sequence {
   }
   WkvInputs Inputs() {
     const std::span<const float> p(params);
-    return {Tokens(raw, 0), Tokens(raw, 1), Tokens(raw, 2), Tokens(raw, 3),
-            Gate(gates, 0), Gate(gates, 1), p.first(channels), p.subspan(channels, channels),
+    return {Tokens(raw, 0),  Tokens(raw, 1), Tokens(raw, 2),    Tokens(raw, 3),
+            Gate(gates, 0),  Gate(gates, 1), p.first(channels), p.subspan(channels, channels),
             p.last(channels)};
   }
   WkvSave<float> Save() {
@@ -66,8 +66,9 @@ struct Sequence {
   // ops: multiplications and additions of the recurrence, a fused one counting as two.
   void Count(benchmark::State& state, size_t flops_per_slot) const {
     const auto tokens = static_cast<double>(steps * channels);
-    state.counters["flops"] = benchmark::Counter(tokens * static_cast<double>(slots * flops_per_slot),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+    state.counters["flops"] =
+        benchmark::Counter(tokens * static_cast<double>(slots * flops_per_slot),
+                           benchmark::Counter::kIsIterationInvariantRate);
     state.counters["channels"] =
         benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
   }
@@ -89,11 +90,9 @@ void BM_WkvBackward(benchmark::State& state) {
   Sequence s(state);
   s.Forward(true);
   const std::span<float> p(s.param_grads);
-  const WkvGradients out = {s.Tokens(s.grads, 0),    s.Tokens(s.grads, 1),
-                            s.Tokens(s.grads, 2),    s.Tokens(s.grads, 3),
-                            s.Gate(s.gate_grads, 0), s.Gate(s.gate_grads, 1),
-                            p.first(s.channels),     p.last(s.channels),
-                            {}};
+  const WkvGradients out = {s.Tokens(s.grads, 0), s.Tokens(s.grads, 1),    s.Tokens(s.grads, 2),
+                            s.Tokens(s.grads, 3), s.Gate(s.gate_grads, 0), s.Gate(s.gate_grads, 1),
+                            p.first(s.channels),  p.last(s.channels),      {}};
   for (auto _ : state) {
     WkvBackward(s.Inputs(), s.steps, s.Save(), {}, s.Tokens(s.dry, 0), out, s.scratch);
     benchmark::ClobberMemory();

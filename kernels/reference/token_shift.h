@@ -1,4 +1,5 @@
-// Token shift and channel shift with their gradients as plain loops: the oracle of kernels/token_shift.h.
+// Token shift and channel shift with their gradients as plain loops: the oracle of
+// kernels/token_shift.h.
 #ifndef LANEWISE_KERNELS_REFERENCE_TOKEN_SHIFT_H_
 #define LANEWISE_KERNELS_REFERENCE_TOKEN_SHIFT_H_
 
@@ -34,7 +35,8 @@ inline constexpr std::array<size_t, 3> kShifts = {1, 2, 4};
 
 template <typename T>
 T ShiftSum(const ShiftParams<T>& params, size_t i) {
-  return ShiftSigmoid(params[0][i]) + ShiftSigmoid(params[1][i]) + ShiftSigmoid(params[2][i]) + T(1e-6);
+  return ShiftSigmoid(params[0][i]) + ShiftSigmoid(params[1][i]) + ShiftSigmoid(params[2][i]) +
+         T(1e-6);
 }
 
 template <typename T>
@@ -46,7 +48,8 @@ T Shifted(const ShiftRows<T>& rows, const ShiftParams<T>& params, size_t t, size
 
 // x_r, x_k, x_v.
 template <typename T>
-std::array<std::vector<T>, 3> TokenShiftForward(const ShiftRows<T>& rows, const ShiftParams<T>& params) {
+std::array<std::vector<T>, 3> TokenShiftForward(const ShiftRows<T>& rows,
+                                                const ShiftParams<T>& params) {
   std::array<std::vector<T>, 3> x;
   for (size_t z = 0; z < 3; ++z) {
     x[z].resize(rows.n.size());

@@ -15,10 +15,10 @@ struct WkvValues {
   size_t steps = 0;
   size_t channels = 0;
   size_t slots = 0;
-  std::vector<T> r, k, v, d;                             // [steps, channels]
-  std::vector<T> write, read;                            // [steps, slots]
-  std::vector<T> decay_base, time_first, decay_scale;    // [channels]
-  std::vector<T> state;                                  // [2, slots, channels]
+  std::vector<T> r, k, v, d;                           // [steps, channels]
+  std::vector<T> write, read;                          // [steps, slots]
+  std::vector<T> decay_base, time_first, decay_scale;  // [channels]
+  std::vector<T> state;                                // [2, slots, channels]
 
   WkvValues(size_t steps_in, size_t channels_in, size_t slots_in)
       : steps(steps_in),
@@ -87,8 +87,8 @@ WkvOutputs<T> WkvForward(const WkvValues<T>& in) {
 
 // Gradient of sum(dry * ry) + sum(end * final state), with respect to everything but decay_scale.
 template <typename T>
-WkvValues<T> WkvBackward(const WkvValues<T>& in, const WkvOutputs<T>& out, const std::vector<T>& dry,
-                         const std::vector<T>& end) {
+WkvValues<T> WkvBackward(const WkvValues<T>& in, const WkvOutputs<T>& out,
+                         const std::vector<T>& dry, const std::vector<T>& end) {
   const size_t E = in.channels;
   const size_t S = in.slots;
   WkvValues<T> grad(in.steps, E, S);

@@ -42,13 +42,16 @@ LlamaConfig LlamaConfig::FromJson(const Json& json, const std::string& where) {
   c.norm_eps = GetNumber(json, "norm_eps", where);
   c.rope_theta = GetNumber(json, "rope_theta", where);
   if (c.dim % c.heads != 0) {
-    throw InputError(StrCat(where, ": \"dim\" ", c.dim, " is not divisible by \"heads\" ", c.heads));
+    throw InputError(
+        StrCat(where, ": \"dim\" ", c.dim, " is not divisible by \"heads\" ", c.heads));
   }
   if (c.HeadDim() % 2 != 0) {
-    throw InputError(StrCat(where, ": \"dim\" / \"heads\" is ", c.HeadDim(), ", but RoPE needs an even head width"));
+    throw InputError(StrCat(where, ": \"dim\" / \"heads\" is ", c.HeadDim(),
+                            ", but RoPE needs an even head width"));
   }
   if (c.heads % c.kv_heads != 0) {
-    throw InputError(StrCat(where, ": \"heads\" ", c.heads, " is not divisible by \"kv_heads\" ", c.kv_heads));
+    throw InputError(
+        StrCat(where, ": \"heads\" ", c.heads, " is not divisible by \"kv_heads\" ", c.kv_heads));
   }
   if (!(c.norm_eps > 0) || !(c.rope_theta > 0)) {
     throw InputError(where + ": \"norm_eps\" and \"rope_theta\" must be positive");
@@ -57,10 +60,9 @@ LlamaConfig LlamaConfig::FromJson(const Json& json, const std::string& where) {
 }
 
 Json LlamaConfig::ToJson() const {
-  return {{"model", "llama"},   {"vocab_size", vocab_size}, {"layers", layers},
-          {"dim", dim},         {"heads", heads},           {"kv_heads", kv_heads},
-          {"hidden_dim", hidden_dim}, {"ctx", ctx},         {"tied", tied},
-          {"norm_eps", norm_eps},     {"rope_theta", rope_theta}};
+  return {{"model", "llama"}, {"vocab_size", vocab_size}, {"layers", layers},         {"dim", dim},
+          {"heads", heads},   {"kv_heads", kv_heads},     {"hidden_dim", hidden_dim}, {"ctx", ctx},
+          {"tied", tied},     {"norm_eps", norm_eps},     {"rope_theta", rope_theta}};
 }
 
 Llama::Llama(const LlamaConfig& config) : config_(config) {
@@ -74,7 +76,8 @@ Llama::Llama(const LlamaConfig& config) : config_(config) {
     l.wqkv = params_.AddRows(p + "wqkv", e, {{p + "wq", e}, {p + "wk", kv}, {p + "wv", kv}});
     l.wo = params_.AddMatrix(p + "wo", e, e);
     l.ffn_norm = params_.AddVector(p + "ffn_norm", e);
-    l.w13 = params_.AddRows(p + "w13", e, {{p + "w1", config.hidden_dim}, {p + "w3", config.hidden_dim}});
+    l.w13 = params_.AddRows(p + "w13", e,
+                            {{p + "w1", config.hidden_dim}, {p + "w3", config.hidden_dim}});
     l.w2 = params_.AddMatrix(p + "w2", e, config.hidden_dim);
     layers_.push_back(l);
   }
@@ -122,7 +125,8 @@ struct Llama::Builder {
         m.state_out.push_back(m.state_in.back());
       }
     }
-    rope_table = RopeTable(g, sequences, options.steps, config().HeadDim(), config().rope_theta, m.starts);
+    rope_table =
+        RopeTable(g, sequences, options.steps, config().HeadDim(), config().rope_theta, m.starts);
   }
 
   TensorId Residual(TensorId h, const ParamBlock& w, TensorId x, size_t layer, uint32_t place) {
@@ -136,15 +140,14 @@ struct Llama::Builder {
     const AttentionShape shape{options.sequences, config().heads, config().kv_heads};
     const TensorId qkv = Rope(g, Product(Norm(x, l.attention_norm), l.wqkv), rope_table,
                               config().heads + config().kv_heads);
-    const TensorId out =
-        options.state ? CachedAttention(g, {.qkv = qkv,
-                                            .shape = shape,
-                                            .starts = m.starts,
-                                            .lengths = m.lengths,
-                                            .keys = m.state_in[2 * index],
-                                            .values = m.state_in[2 * index + 1],
-                                            .slide = options.slide_cache})
-                      : Attention(g, qkv, shape);
+    const TensorId out = options.state ? CachedAttention(g, {.qkv = qkv,
+                                                             .shape = shape,
+                                                             .starts = m.starts,
+                                                             .lengths = m.lengths,
+                                                             .keys = m.state_in[2 * index],
+                                                             .values = m.state_in[2 * index + 1],
+                                                             .slide = options.slide_cache})
+                                       : Attention(g, qkv, shape);
     return Residual(out, l.wo, x, index, 0);
   }
 
@@ -212,7 +215,8 @@ void Llama::Initialize(std::string_view scheme, uint64_t seed, std::span<float> 
       continue;
     }
     const bool into_residual = p.name.ends_with(".wo") || p.name.ends_with(".w2");
-    fill.Normal(p, into_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.layers)) : 0.02);
+    fill.Normal(p,
+                into_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.layers)) : 0.02);
   }
 }
 

@@ -48,7 +48,7 @@ class Llama final : public Model {
     ParamBlock wqkv;  // [(heads + 2 kv_heads) * hd, E]: wq, wk, wv
     ParamBlock wo;
     ParamBlock ffn_norm;
-    ParamBlock w13;   // [2F, E]: w1 (gate), w3 (up)
+    ParamBlock w13;  // [2F, E]: w1 (gate), w3 (up)
     ParamBlock w2;
   };
   struct Builder;

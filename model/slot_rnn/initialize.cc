@@ -53,7 +53,8 @@ void SlotRnn::Initialize(std::string_view scheme, uint64_t seed, std::span<float
     const double l = LayerOf(p);
     const bool gate = p.name.find("mem_gate") != std::string::npos;
     if (EndsWith(p.name, "decay_base")) {
-      // The default spreads memories from one token to as long as the slope lets them be over each head.
+      // The default spreads memories from one token to as long as the slope lets them be over each
+      // head.
       const double step = head_width > 1 ? 7.0 / static_cast<double>(head_width - 1) : 0.0;
       fill.PerColumn(p, [&](size_t c) {
         return as_seed ? 1.5 - 0.1 * l - 0.2 * head(c) : -1.0 + step * in_head(c);

@@ -61,7 +61,8 @@ SlotRnnConfig SlotRnnConfig::FromJson(const Json& json, const std::string& where
                   : static_cast<size_t>(static_cast<float>(c.dim) * static_cast<float>(c.ffn_mult));
   if (c.ffn_dim == 0) throw InputError(StrCat(where, ": \"ffn_mult\" makes no feed-forward width"));
   if (c.dim % c.heads != 0) {
-    throw InputError(StrCat(where, ": \"dim\" ", c.dim, " is not divisible by \"heads\" ", c.heads));
+    throw InputError(
+        StrCat(where, ": \"dim\" ", c.dim, " is not divisible by \"heads\" ", c.heads));
   }
   return c;
 }
@@ -168,18 +169,17 @@ struct SlotRnn::Builder {
   TensorId TimeMix(const Layer& l, size_t index, TensorId x) {
     Graph& g = m.graph;
     const TensorId n = LayerNorm(g, x, P(l.ln1_weight), P(l.ln1_bias), kEps);
-    const auto [xr, xk, xv] =
-        TokenShift(g, {.n = n,
-                       .w1 = P(l.time_shift_w1),
-                       .w2 = P(l.time_shift_w2),
-                       .w4 = P(l.time_shift_w4),
-                       .mix_r = P(l.time_mix_r),
-                       .mix_k = P(l.time_mix_k),
-                       .mix_v = P(l.time_mix_v),
-                       .lengths = m.lengths,
-                       .carried_in = State(true, index * kStatesPerLayer),
-                       .carried_out = State(false, index * kStatesPerLayer),
-                       .sequences = options.sequences});
+    const auto [xr, xk, xv] = TokenShift(g, {.n = n,
+                                             .w1 = P(l.time_shift_w1),
+                                             .w2 = P(l.time_shift_w2),
+                                             .w4 = P(l.time_shift_w4),
+                                             .mix_r = P(l.time_mix_r),
+                                             .mix_k = P(l.time_mix_k),
+                                             .mix_v = P(l.time_mix_v),
+                                             .lengths = m.lengths,
+                                             .carried_in = State(true, index * kStatesPerLayer),
+                                             .carried_out = State(false, index * kStatesPerLayer),
+                                             .sequences = options.sequences});
     const size_t s = model.config_.slots;
     const TensorId low = Product(n, l.gates);
     const TensorId gates = Softmax(g, g.View(low, 0, 2 * s), 2);
@@ -265,8 +265,8 @@ ModelGraph SlotRnn::Build(const GraphOptions& options) const {
 size_t SlotRnn::DecodeWeights() const {
   size_t weights = head_.Count();
   for (const Layer& l : layers_) {
-    for (const ParamBlock* b : {&l.gates, &l.decay_lora_b, &l.wr, &l.wk, &l.wv, &l.wo, &l.ffn_in,
-                                &l.ffn_down}) {
+    for (const ParamBlock* b :
+         {&l.gates, &l.decay_lora_b, &l.wr, &l.wk, &l.wv, &l.wo, &l.ffn_in, &l.ffn_down}) {
       weights += b->Count();
     }
   }

@@ -22,9 +22,8 @@ class DropoutOp final : public Op {
     const Mat<float> y = args.out[0].F32();
     const std::span<const int32_t> key = args.in[1].Ints();
     const auto word = [&](size_t i) { return static_cast<uint32_t>(key[i]); };
-    const kernels::RandomKey random{.seed = uint64_t{word(1)} << 32 | word(0),
-                                    .stream = stream_,
-                                    .step = word(2)};
+    const kernels::RandomKey random{
+        .seed = uint64_t{word(1)} << 32 | word(0), .stream = stream_, .step = word(2)};
     const uint64_t first_row = word(3);
     const Pieces blocks = CutRows(x.rows, x.cols);
     args.parallel.For(blocks.count, [&](size_t block, size_t) {
@@ -60,7 +59,8 @@ TensorId Dropout(Graph& graph, TensorId x, float p, TensorId key, uint32_t strea
                  TensorId residual) {
   LW_CHECK(p >= 0 && p < 1, "dropout: p is ", p, ", not in [0, 1)");
   const TensorInfo info = graph.Info(x);
-  LW_CHECK(graph.Info(key).rows == 4, "dropout: the key has ", graph.Info(key).rows, " words, not 4");
+  LW_CHECK(graph.Info(key).rows == 4, "dropout: the key has ", graph.Info(key).rows,
+           " words, not 4");
   const TensorId y = graph.Activation("dropout", info.rows, info.cols);
   graph.Add(std::make_shared<DropoutOp>(p, stream, false), {x, key}, {y});
   return residual ? Add(graph, y, residual) : y;

@@ -6,9 +6,10 @@
 
 namespace lanewise::runtime {
 
-// y = x * mask / (1 - p) (+ residual). The mask is a function of (key, stream, row, column) alone: the same for any thread
-// count, any sharding and after resuming. `key` int32 [4,1]: seed low, seed high, step, index of this graph's first row
-// among the rows of the step. `stream` tells the places in a model apart.
+// y = x * mask / (1 - p) (+ residual). The mask is a function of (key, stream, row, column) alone:
+// the same for any thread count, any sharding and after resuming. `key` int32 [4,1]: seed low, seed
+// high, step, index of this graph's first row among the rows of the step. `stream` tells the places
+// in a model apart.
 TensorId Dropout(Graph& graph, TensorId x, float p, TensorId key, uint32_t stream,
                  TensorId residual = {});
 

@@ -52,9 +52,9 @@ class HeadCrossEntropyOp final : public Op {
     const TensorId x = node.inputs[0];
     const auto [dx, residual] = builder.GradTarget(x);
     LW_CHECK(!residual, "head_cross_entropy: its input has another reader");
-    builder.ReplaceNode(std::make_shared<HeadCrossEntropyOp>(layout_, smoothing_, true), node.inputs,
-                        {node.outputs[0], node.outputs[1], dx,
-                         builder.ParameterGrad(node.inputs[1])});
+    builder.ReplaceNode(
+        std::make_shared<HeadCrossEntropyOp>(layout_, smoothing_, true), node.inputs,
+        {node.outputs[0], node.outputs[1], dx, builder.ParameterGrad(node.inputs[1])});
   }
 
   OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {

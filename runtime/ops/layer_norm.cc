@@ -22,7 +22,8 @@ class LayerNormBackwardOp final : public Op {
   void Run(const OpArgs& args) const override {
     const Mat<const float> x = args.in[0].F32();
     const Mat<const float> dy = args.in[4].F32();
-    const Mat<const float> residual = args.in[5] ? Mat<const float>(args.in[5].F32()) : Mat<const float>{};
+    const Mat<const float> residual =
+        args.in[5] ? Mat<const float>(args.in[5].F32()) : Mat<const float>{};
     const Mat<float> dx = args.out[0].F32();
     const std::span<float> mean = args.in[2].Flat();
     const std::span<float> rstd = args.in[3].Flat();

@@ -6,7 +6,8 @@
 
 namespace lanewise::runtime {
 
-// y [R,C] from x [R,C], w [1,C], b [1,C]. Rows run in parallel; parameter gradients are added by fixed blocks of rows.
+// y [R,C] from x [R,C], w [1,C], b [1,C]. Rows run in parallel; parameter gradients are added by
+// fixed blocks of rows.
 TensorId LayerNorm(Graph& graph, TensorId x, TensorId w, TensorId b, float eps);
 
 }  // namespace lanewise::runtime

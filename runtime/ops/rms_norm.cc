@@ -22,16 +22,16 @@ class RmsNormBackwardOp final : public Op {
   void Run(const OpArgs& args) const override {
     const Mat<const float> x = args.in[0].F32();
     const Mat<const float> dy = args.in[3].F32();
-    const Mat<const float> residual = args.in[4] ? Mat<const float>(args.in[4].F32()) : Mat<const float>{};
+    const Mat<const float> residual =
+        args.in[4] ? Mat<const float>(args.in[4].F32()) : Mat<const float>{};
     const Mat<float> dx = args.out[0].F32();
     const std::span<float> rstd = args.in[2].Flat();
     ForRowPartials(
         args.parallel, x.rows, x.cols, x.cols, args.workspace,
         [&](size_t row, size_t count, std::span<float> partial) {
-          kernels::RmsNormBackward(
-              x.Rows(row, count), args.in[1].Flat(), rstd.subspan(row, count), dy.Rows(row, count),
-              dx.Rows(row, count), partial,
-              residual.data != nullptr ? residual.Rows(row, count) : residual);
+          kernels::RmsNormBackward(x.Rows(row, count), args.in[1].Flat(), rstd.subspan(row, count),
+                                   dy.Rows(row, count), dx.Rows(row, count), partial,
+                                   residual.data != nullptr ? residual.Rows(row, count) : residual);
         },
         [&](Mat<const float> partials) {
           if (args.out[1]) kernels::AddRows(partials, args.out[1].Flat());

@@ -1,5 +1,5 @@
-// Backward passes over rows that also sum parameter gradients: fixed blocks of rows, each with partial sums
-// of its own, added in order.
+// Backward passes over rows that also sum parameter gradients: fixed blocks of rows, each with
+// partial sums of its own, added in order.
 #ifndef LANEWISE_RUNTIME_OPS_ROW_PARTIALS_H_
 #define LANEWISE_RUNTIME_OPS_ROW_PARTIALS_H_
 
@@ -21,8 +21,8 @@ inline size_t RowPartialsBytes(size_t rows, size_t cols, size_t sums) {
   return PartialBlocks(rows, cols).count * sums * sizeof(float);
 }
 
-// Calls body(first_row, row_count, partial) per block with a zeroed partial of `sums` floats, then adds the
-// partials in block order to `totals`.
+// Calls body(first_row, row_count, partial) per block with a zeroed partial of `sums` floats, then
+// adds the partials in block order to `totals`.
 template <typename Body>
 void ForRowPartials(const Parallel& parallel, size_t rows, size_t cols, size_t sums,
                     std::span<std::byte> workspace, const Body& body,

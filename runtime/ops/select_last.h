@@ -6,7 +6,8 @@
 
 namespace lanewise::runtime {
 
-// y [B,C] from x [B * T, C]: row lengths[b] - 1 of sequence b, lengths int32 [B,1] (unbound: T). Not differentiable.
+// y [B,C] from x [B * T, C]: row lengths[b] - 1 of sequence b, lengths int32 [B,1] (unbound: T).
+// Not differentiable.
 TensorId SelectLast(Graph& graph, TensorId x, TensorId lengths, size_t sequences);
 
 }  // namespace lanewise::runtime

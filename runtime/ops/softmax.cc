@@ -66,8 +66,8 @@ class SoftmaxOp final : public Op {
 
 TensorId Softmax(Graph& graph, TensorId x, size_t groups) {
   const TensorInfo info = graph.Info(x);
-  LW_CHECK(groups > 0 && info.cols % groups == 0, "softmax: ", info.cols,
-           " columns do not make ", groups, " equal groups");
+  LW_CHECK(groups > 0 && info.cols % groups == 0, "softmax: ", info.cols, " columns do not make ",
+           groups, " equal groups");
   const TensorId y = graph.Activation("softmax", info.rows, info.cols);
   graph.Add(std::make_shared<SoftmaxOp>(groups), {x}, {y});
   return y;

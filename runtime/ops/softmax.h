@@ -6,7 +6,8 @@
 
 namespace lanewise::runtime {
 
-// y [R,C] from x [R,C]: each row is cut into `groups` equal runs, and each run is a softmax of its own.
+// y [R,C] from x [R,C]: each row is cut into `groups` equal runs, and each run is a softmax of its
+// own.
 TensorId Softmax(Graph& graph, TensorId x, size_t groups = 1);
 
 }  // namespace lanewise::runtime

@@ -26,7 +26,8 @@ struct Sizes {
   // With partial sums the blocks are larger: each has a row of them for every parameter.
   Sizes(const Tensor& n, size_t sequences_in, bool sums)
       : sequences(sequences_in), steps(n.rows / sequences_in), channels(n.cols) {
-    blocks = sums ? CutRows(steps, channels, size_t{1} << 16, /*most=*/32) : CutRows(steps, channels);
+    blocks =
+        sums ? CutRows(steps, channels, size_t{1} << 16, /*most=*/32) : CutRows(steps, channels);
     // A block's sum is a chain of single-precision additions: not too long a one.
     constexpr size_t kMostRows = 512;
     if (sums) blocks.count = std::max(blocks.count, (steps + kMostRows - 1) / kMostRows);
@@ -59,7 +60,8 @@ struct Sizes {
     for (size_t q = 0; q < sequences; ++q) {
       size_t length = steps;
       if (lengths) length = std::min(steps, static_cast<size_t>(std::max(0, lengths.Ints()[q])));
-      kernels::ShiftCarry(Sequence(n.F32(), q), length, Carried(in, q, rows), Carried(out, q, rows));
+      kernels::ShiftCarry(Sequence(n.F32(), q), length, Carried(in, q, rows),
+                          Carried(out, q, rows));
     }
   }
 };
@@ -68,15 +70,16 @@ TokenShiftParams<const float> Params(std::span<const Tensor> six) {
   return {six[0].Flat(), six[1].Flat(), six[2].Flat(), six[3].Flat(), six[4].Flat(), six[5].Flat()};
 }
 
-// in: n, six parameters, carried_in or none, dxr, dxk, dxv, residual or none. out: dn, six gradients;
-// all six or none.
+// in: n, six parameters, carried_in or none, dxr, dxk, dxv, residual or none. out: dn, six
+// gradients; all six or none.
 class TokenShiftBackwardOp final : public Op {
  public:
   explicit TokenShiftBackwardOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "token_shift backward"; }
   int InPlaceInput(size_t output) const override { return output == 0 ? 11 : -1; }
 
-  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>, size_t) const override {
+  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
+                        size_t) const override {
     return Sizes(in[0], sequences_, true).SumBytes(kTokenShiftSums);
   }
 
@@ -86,16 +89,15 @@ class TokenShiftBackwardOp final : public Op {
     const TokenShiftParams<const float> params = Params(args.in.subspan(1, 6));
     s.ForBlocks(args.parallel, [&](size_t q, size_t block, size_t t0, size_t t1) {
       const auto rows = [&](const Tensor& t) { return s.Sequence(t.F32(), q); };
-      kernels::TokenShiftBackward(rows(args.in[0]), s.Carried(args.in[7], q, kTokenShiftCarriedRows),
-                                  params, rows(args.in[8]), rows(args.in[9]), rows(args.in[10]), t0,
-                                  t1, rows(args.in[11]), rows(args.out[0]),
-                                  sums.Rows(block * kTokenShiftSums, kTokenShiftSums));
+      kernels::TokenShiftBackward(
+          rows(args.in[0]), s.Carried(args.in[7], q, kTokenShiftCarriedRows), params,
+          rows(args.in[8]), rows(args.in[9]), rows(args.in[10]), t0, t1, rows(args.in[11]),
+          rows(args.out[0]), sums.Rows(block * kTokenShiftSums, kTokenShiftSums));
     });
     if (!args.out[1]) return;
-    kernels::TokenShiftParamGradients(
-        params, sums,
-        {args.out[1].Flat(), args.out[2].Flat(), args.out[3].Flat(), args.out[4].Flat(),
-         args.out[5].Flat(), args.out[6].Flat()});
+    kernels::TokenShiftParamGradients(params, sums,
+                                      {args.out[1].Flat(), args.out[2].Flat(), args.out[3].Flat(),
+                                       args.out[4].Flat(), args.out[5].Flat(), args.out[6].Flat()});
   }
 
  private:
@@ -150,7 +152,8 @@ class ChannelShiftBackwardOp final : public Op {
   std::string_view name() const override { return "channel_shift backward"; }
   int InPlaceInput(size_t output) const override { return output == 0 ? 4 : -1; }
 
-  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>, size_t) const override {
+  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
+                        size_t) const override {
     return Sizes(in[0], sequences_, true).SumBytes(1);
   }
 
@@ -159,9 +162,9 @@ class ChannelShiftBackwardOp final : public Op {
     const Mat<float> sums = s.Sums(args.workspace, 1);
     s.ForBlocks(args.parallel, [&](size_t q, size_t block, size_t t0, size_t t1) {
       const auto rows = [&](const Tensor& t) { return s.Sequence(t.F32(), q); };
-      kernels::ChannelShiftBackward(rows(args.in[0]), s.Carried(args.in[2], q, 1), args.in[1].Flat(),
-                                    rows(args.in[3]), t0, t1, rows(args.in[4]), rows(args.out[0]),
-                                    sums.Rows(block, 1));
+      kernels::ChannelShiftBackward(rows(args.in[0]), s.Carried(args.in[2], q, 1),
+                                    args.in[1].Flat(), rows(args.in[3]), t0, t1, rows(args.in[4]),
+                                    rows(args.out[0]), sums.Rows(block, 1));
     });
     if (args.out[1]) {
       kernels::ChannelShiftParamGradients(args.in[1].Flat(), sums, args.out[1].Flat());
@@ -242,10 +245,10 @@ TokenShiftOutputs TokenShift(Graph& graph, const TokenShiftArgs& args) {
 }
 
 TensorId ChannelShift(Graph& graph, const ChannelShiftArgs& args) {
-  CheckShapes(graph,
-              {"channel_shift", args.n, args.lengths, args.carried_in, args.carried_out,
-               args.sequences, 1},
-              {args.mix});
+  CheckShapes(
+      graph,
+      {"channel_shift", args.n, args.lengths, args.carried_in, args.carried_out, args.sequences, 1},
+      {args.mix});
   const TensorInfo n = graph.Info(args.n);
   const TensorId x = graph.Activation("channel_shift", n.rows, n.cols);
   graph.Add(std::make_shared<ChannelShiftOp>(args.sequences),

@@ -75,7 +75,8 @@ class WkvBackwardOp final : public Op {
                     .chunks = WkvChunkMemory(s, take(WkvChunkMemory::Floats(s)))};
     kernels::Fill(0.0F, {call.sums.data, SumFloats(s)});
     if (s.chunks > 1) Borders(call);
-    Main(call, {take(GatePartials::Floats(s, workers)), args.in[WkvInput::kR].rows, s.state_rows()});
+    Main(call,
+         {take(GatePartials::Floats(s, workers)), args.in[WkvInput::kR].rows, s.state_rows()});
     if (args.out[5]) kernels::AddRows(call.sums.Rows(0, pieces), args.out[5].Flat());
     if (args.out[6]) kernels::AddRows(call.sums.Rows(pieces, pieces), args.out[6].Flat());
   }
@@ -83,7 +84,8 @@ class WkvBackwardOp final : public Op {
   OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {
     OpCost cost = Op::Cost(in, out);
     const WkvSizes s(in, sequences_);
-    cost.flops = static_cast<double>(in[0].rows * s.channels) * (24.0 * static_cast<double>(s.slots) + 100);
+    cost.flops =
+        static_cast<double>(in[0].rows * s.channels) * (24.0 * static_cast<double>(s.slots) + 100);
     return cost;
   }
 
@@ -123,8 +125,9 @@ class WkvBackwardOp final : public Op {
         const size_t index = p.sequence * s.chunks + c;
         Mat<const float> after;
         if (c + 2 < s.chunks) after = slicer.Rows(m.border, index + 1, rows, p);
-        kernels::WkvCarry(slicer.Row(m.decay, index + 1, p), slicer.Rows(m.local, index + 1, rows, p),
-                          after, slicer.Rows(m.border, index, rows, p));
+        kernels::WkvCarry(slicer.Row(m.decay, index + 1, p),
+                          slicer.Rows(m.local, index + 1, rows, p), after,
+                          slicer.Rows(m.border, index, rows, p));
       }
     });
   }
@@ -184,7 +187,8 @@ class WkvOp final : public Op {
   explicit WkvOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "wkv"; }
 
-  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>, size_t) const override {
+  size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
+                        size_t) const override {
     return sizeof(float) * WkvChunkMemory::Floats(WkvSizes(in, sequences_));
   }
 
@@ -201,10 +205,10 @@ class WkvOp final : public Op {
           s.chunks > 1 ? slicer.Rows(memory.border, p.sequence * s.chunks + p.chunk, rows, p)
                        : slicer.Rows(state_in, p.sequence, rows, p);
       const bool last = p.chunk + 1 == s.chunks;
-      kernels::WkvForward(slicer.Inputs(p), slicer.Length(p), start, slicer.Data(args.out[0], p),
-                          last ? slicer.Rows(state_out, p.sequence, rows, p) : Mat<float>{},
-                          args.out.size() > 2 ? slicer.Saved(args.out.subspan(2), p)
-                                              : kernels::WkvSave<float>{});
+      kernels::WkvForward(
+          slicer.Inputs(p), slicer.Length(p), start, slicer.Data(args.out[0], p),
+          last ? slicer.Rows(state_out, p.sequence, rows, p) : Mat<float>{},
+          args.out.size() > 2 ? slicer.Saved(args.out.subspan(2), p) : kernels::WkvSave<float>{});
     });
   }
 
@@ -238,7 +242,8 @@ class WkvOp final : public Op {
   OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {
     OpCost cost = Op::Cost(in, out);
     const WkvSizes s(in, sequences_);
-    cost.flops = static_cast<double>(in[0].rows * s.channels) * (10.0 * static_cast<double>(s.slots) + 60);
+    cost.flops =
+        static_cast<double>(in[0].rows * s.channels) * (10.0 * static_cast<double>(s.slots) + 60);
     return cost;
   }
 

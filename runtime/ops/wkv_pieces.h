@@ -1,4 +1,5 @@
-// How the WKV operation cuts its work into sequences, blocks of channels and chunks of time, by shape alone.
+// How the WKV operation cuts its work into sequences, blocks of channels and chunks of time, by
+// shape alone.
 #ifndef LANEWISE_RUNTIME_OPS_WKV_PIECES_H_
 #define LANEWISE_RUNTIME_OPS_WKV_PIECES_H_
 
@@ -22,8 +23,8 @@ struct WkvSizes {
   size_t sequences, steps, channels, slots, blocks;
   size_t chunks, chunk;  // chunk: steps of all chunks but the last
 
-  // Cutting time costs a further pass over the inputs, so it is done only where sequences and blocks of
-  // channels are few, and never into chunks that are not worth a task.
+  // Cutting time costs a further pass over the inputs, so it is done only where sequences and
+  // blocks of channels are few, and never into chunks that are not worth a task.
   WkvSizes(std::span<const Tensor> in, size_t sequences_in)
       : sequences(sequences_in),
         steps(in[WkvInput::kR].rows / sequences_in),
@@ -48,8 +49,8 @@ struct WkvPiece {
   size_t sequence, chunk, col, cols;
 };
 
-// Calls fn(piece, worker) for chunks [first_chunk, first_chunk + chunks) of every block of channels of every
-// sequence, several pieces in one task where they are small.
+// Calls fn(piece, worker) for chunks [first_chunk, first_chunk + chunks) of every block of channels
+// of every sequence, several pieces in one task where they are small.
 template <typename Fn>
 void ForWkvPieces(const Parallel& parallel, const WkvSizes& s, size_t first_chunk, size_t chunks,
                   const Fn& fn) {
@@ -124,9 +125,10 @@ struct WkvSlicer {
 
 // What the chunk-parallel form keeps between its passes, for each chunk of each sequence.
 struct WkvChunkMemory {
-  Mat<float> decay;   // [sequences * chunks, E]
-  Mat<float> local;   // [sequences * chunks * 2S, E]
-  Mat<float> border;  // [sequences * chunks * 2S, E]: state before, or its gradient after, each chunk
+  Mat<float> decay;  // [sequences * chunks, E]
+  Mat<float> local;  // [sequences * chunks * 2S, E]
+  Mat<float>
+      border;  // [sequences * chunks * 2S, E]: state before, or its gradient after, each chunk
 
   static size_t Floats(const WkvSizes& s) {
     return s.chunks == 1 ? 0 : s.sequences * s.chunks * s.channels * (1 + 2 * s.state_rows());

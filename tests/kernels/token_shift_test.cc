@@ -84,8 +84,8 @@ double Error(const std::vector<float>& actual, const std::vector<double>& expect
 double LargestError(const std::vector<float>& actual, const std::vector<double>& expected) {
   double largest = 0;
   for (const double x : expected) largest = std::fmax(largest, std::fabs(x));
-  return testing::MaxErrorRelativeTo(std::span<const float>(actual), std::span<const double>(expected),
-                                     largest);
+  return testing::MaxErrorRelativeTo(std::span<const float>(actual),
+                                     std::span<const double>(expected), largest);
 }
 
 void CheckTokenShift(size_t steps, size_t channels, size_t cut) {
@@ -178,7 +178,8 @@ TEST_CASE("token_shift: all numbers of steps, whole and cut") {
   CheckTokenShift(8192, 8, 512);
 }
 
-TEST_CASE("token_shift: without carried rows the past is zero, without a residual dn is overwritten") {
+TEST_CASE(
+    "token_shift: without carried rows the past is zero, without a residual dn is overwritten") {
   ForEachTarget([] {
     const size_t channels = 19;
     Problem p(6, channels, kTokenShiftCarriedRows);
@@ -190,8 +191,8 @@ TEST_CASE("token_shift: without carried rows the past is zero, without a residua
     Matrix dxr(channels, 1, p.dx[0]), dxk(channels, 4, p.dx[1]), dxv(channels, 0, p.dx[2]);
     Matrix sums(6, channels, 0);
     TokenShiftForward(n.View(), {}, p.Raw(), 0, 6, x.View(), unused.View(), unused.View());
-    TokenShiftBackward(n.View(), {}, p.Raw(), dxr.View(), dxk.View(), dxv.View(), 0, 6, {}, dn.View(),
-                       sums.View());
+    TokenShiftBackward(n.View(), {}, p.Raw(), dxr.View(), dxk.View(), dxv.View(), 0, 6, {},
+                       dn.View(), sums.View());
     CHECK(LargestError(x.Dense(), expected[0]) < kTokenShiftTolerance);
     CHECK(LargestError(dn.Dense(), expected_dn) < kTokenShiftTolerance);
 
@@ -223,8 +224,8 @@ TEST_CASE("token_shift: cutting rows or columns does not change the bits") {
                           p.Raw().Cols(col, cols), t, t1, slice(0), slice(1), slice(2));
         TokenShiftBackward(n.View().Cols(col, cols), carried.View().Cols(col, cols),
                            p.Raw().Cols(col, cols), dxr.View().Cols(col, cols),
-                           dxk.View().Cols(col, cols), dxv.View().Cols(col, cols), t, t1, {}, slice(3),
-                           sums.View().Cols(col, cols));
+                           dxk.View().Cols(col, cols), dxv.View().Cols(col, cols), t, t1, {},
+                           slice(3), sums.View().Cols(col, cols));
       }
       std::vector<float> all;
       for (size_t i = 0; i < 4; ++i) {

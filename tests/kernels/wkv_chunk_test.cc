@@ -1,4 +1,5 @@
-// However the work is cut, the result is the same: by steps, by blocks of channels, by chunks of time.
+// However the work is cut, the result is the same: by steps, by blocks of channels, by chunks of
+// time.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -50,8 +51,10 @@ TEST_CASE("wkv: the same bits step by step, in place, without saving, and by blo
       WkvBackward(p.Inputs().Cols(begin, count), steps, saved, {},
                   p.dry_matrix.View().Cols(begin, count), out, scratch);
       for (size_t i = 0; i < write.size(); ++i) {
-        write[i] = begin == 0 ? cut_backward.write.Dense()[i] : write[i] + cut_backward.write.Dense()[i];
-        read[i] = begin == 0 ? cut_backward.read.Dense()[i] : read[i] + cut_backward.read.Dense()[i];
+        write[i] =
+            begin == 0 ? cut_backward.write.Dense()[i] : write[i] + cut_backward.write.Dense()[i];
+        read[i] =
+            begin == 0 ? cut_backward.read.Dense()[i] : read[i] + cut_backward.read.Dense()[i];
       }
     }
     CHECK(cut.ry.Dense() == whole.ry.Dense());
@@ -90,15 +93,15 @@ void CheckChunks(const Problem& p, size_t chunk) {
   for (size_t c = 0; c < chunks; ++c) {
     const WkvInputs in = p.Inputs().Rows(c * chunk, count(c));
     WkvChunk(in, count(c), decay.View().RowSpan(c), local.View().Rows(c * rows, rows));
-    WkvCarry(decay.View().RowSpan(c), local.View().Rows(c * rows, rows), starts.View().Rows(c * rows, rows),
-             starts.View().Rows((c + 1) * rows, rows));
+    WkvCarry(decay.View().RowSpan(c), local.View().Rows(c * rows, rows),
+             starts.View().Rows(c * rows, rows), starts.View().Rows((c + 1) * rows, rows));
   }
   for (size_t c = 0; c < chunks; ++c) {
     WkvForward(p.Inputs().Rows(c * chunk, count(c)), count(c), starts.View().Rows(c * rows, rows),
-               out.ry.View().Rows(c * chunk, count(c)), out.state.View(),
-               save(c));
+               out.ry.View().Rows(c * chunk, count(c)), out.state.View(), save(c));
   }
-  const auto close = [](const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
+  const auto close = [](const std::vector<float>& a, const std::vector<float>& b,
+                        double tolerance) {
     CHECK(RelativeL2Error(std::span<const float>(a), std::span<const float>(b)) < tolerance);
   };
   close(out.ry.Dense(), whole.ry.Dense(), 1e-6);
@@ -118,7 +121,8 @@ void CheckChunks(const Problem& p, size_t chunk) {
   for (size_t c = chunks; c-- > 0;) {
     WkvEnd end;
     if (c + 1 < chunks) {
-      end = {ends.View().Rows((c + 1) * rows, rows), out.states.View().Rows(saved_rows(c + 1), rows)};
+      end = {ends.View().Rows((c + 1) * rows, rows),
+             out.states.View().Rows(saved_rows(c + 1), rows)};
     }
     WkvGradients part = backward.Out();
     for (Mat<float>* m : {&part.r, &part.k, &part.v, &part.d, &part.write, &part.read}) {

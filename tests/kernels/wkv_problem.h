@@ -25,7 +25,8 @@ class Matrix {
       : rows_(rows),
         cols_(cols),
         stride_(cols + padding),
-        data_(1 + (rows == 0 ? 0 : (rows - 1) * stride_ + cols), std::numeric_limits<float>::quiet_NaN()) {}
+        data_(1 + (rows == 0 ? 0 : (rows - 1) * stride_ + cols),
+              std::numeric_limits<float>::quiet_NaN()) {}
   Mat<float> View() { return {data_.data() + 1, rows_, cols_, stride_}; }
   Mat<const float> View() const { return {data_.data() + 1, rows_, cols_, stride_}; }
   std::vector<float> Dense() const {
@@ -81,7 +82,8 @@ struct Problem {
     fill(values.time_first, stress ? 0 : -1, stress ? 6 : 1);
     fill(dry, 0, 1);
     for (size_t i = 0; i < channels; ++i) {
-      values.decay_scale[i] = static_cast<float>(std::exp(-std::exp2(-8.0 * static_cast<double>(i % 8 + 1) / 8)));
+      values.decay_scale[i] =
+          static_cast<float>(std::exp(-std::exp2(-8.0 * static_cast<double>(i % 8 + 1) / 8)));
     }
     if (carried) {
       fill(values.state, 0, 1);
@@ -103,8 +105,8 @@ struct Problem {
   }
 
   WkvInputs Inputs() const {
-    return {r.View(),     k.View(),    v.View(),   d.View(),   write.View(),
-            read.View(),  decay_base,  time_first, decay_scale};
+    return {r.View(),    k.View(),   v.View(),   d.View(),   write.View(),
+            read.View(), decay_base, time_first, decay_scale};
   }
 
  private:
@@ -154,14 +156,15 @@ struct Backward {
     WkvBackward(p.Inputs(), length, forward.Saved(), {}, p.dry_matrix.View(), Out(), scratch);
   }
   WkvGradients Out() {
-    return {r.View(),     k.View(),   v.View(),   d.View(),    write.View(),
-            read.View(),  decay_base, time_first, state.View()};
+    return {r.View(),    k.View(),   v.View(),   d.View(),    write.View(),
+            read.View(), decay_base, time_first, state.View()};
   }
 };
 
 // Relative to the norm of the whole tensor.
 inline double Error(const std::vector<float>& actual, const std::vector<double>& expected) {
-  return testing::RelativeL2Error(std::span<const float>(actual), std::span<const double>(expected));
+  return testing::RelativeL2Error(std::span<const float>(actual),
+                                  std::span<const double>(expected));
 }
 
 }  // namespace lanewise::kernels

@@ -29,7 +29,8 @@ void CheckGradients(const Backward& actual, const WkvValues<double>& expected, d
   CHECK(Error(actual.decay_base, expected.decay_base) < decay);
   CHECK(Error(actual.time_first, expected.time_first) < others);
   CHECK(Error(actual.state.Dense(), expected.state) < others);
-  if (expected.slots == 1) return;  // softmax of one slot: any gradient of the gates vanishes behind it
+  if (expected.slots == 1)
+    return;  // softmax of one slot: any gradient of the gates vanishes behind it
   CHECK(Error(actual.write.Dense(), expected.write) < others);
   CHECK(Error(actual.read.Dense(), expected.read) < others);
 }
@@ -166,8 +167,8 @@ TEST_CASE("wkv: rows beyond the length are zero and the state is that after the 
     };
     zero_after(part.dry, 21);
     const WkvOutputs<double> out = reference::WkvForward(whole.values);
-    const WkvValues<double> grad = reference::WkvBackward(whole.values, out, part.dry,
-                                                          std::vector<double>(whole.values.state.size()));
+    const WkvValues<double> grad = reference::WkvBackward(
+        whole.values, out, part.dry, std::vector<double>(whole.values.state.size()));
     std::vector<double> ry = out.ry;
     zero_after(ry, 21);
     const auto at = out.states.begin() + static_cast<ptrdiff_t>(length * 2 * 3 * 21);
@@ -182,8 +183,9 @@ TEST_CASE("wkv: rows beyond the length are zero and the state is that after the 
         CHECK(std::all_of(dense.begin() + static_cast<ptrdiff_t>(first), dense.end(),
                           [](float x) { return x == 0.0f; }));
       };
-      for (const Matrix* m : {&forward.ry, &forward.offset, &forward.inv_den, &backward.r, &backward.k, &backward.v,
-                              &backward.d, &backward.write, &backward.read}) {
+      for (const Matrix* m :
+           {&forward.ry, &forward.offset, &forward.inv_den, &backward.r, &backward.k, &backward.v,
+            &backward.d, &backward.write, &backward.read}) {
         check_zero(*m);
       }
       if (length == 0) return;
@@ -214,7 +216,7 @@ TEST_CASE("wkv: NaN in any input reaches the output") {
     CAPTURE(which);
     Problem p(4, 3, 2, Kind::kTrained, true);
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    std::vector<double>* inputs[] = {&p.values.r, &p.values.k, &p.values.v,
+    std::vector<double>* inputs[] = {&p.values.r, &p.values.k,     &p.values.v,
                                      &p.values.d, &p.values.write, &p.values.read};
     (*inputs[which])[0] = nan;
     p.Copy();

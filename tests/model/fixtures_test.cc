@@ -30,7 +30,8 @@ const std::vector<Fixture> kFixtures{
     {"slot_rnn/word.bin", "slot_rnn/word_grad.json", "slot_rnn/word.json"},
     {"slot_rnn/stress.bin", "slot_rnn/stress_grad.json", ""},
     {"llama/llama_gqa_tied.bin", "llama/llama_gqa_tied_grad.json", "llama/llama_gqa_tied.json"},
-    {"llama/llama_mha_untied.bin", "llama/llama_mha_untied_grad.json", "llama/llama_mha_untied.json"},
+    {"llama/llama_mha_untied.bin", "llama/llama_mha_untied_grad.json",
+     "llama/llama_mha_untied.json"},
 };
 
 struct Loaded {
@@ -52,7 +53,8 @@ struct Loaded {
 };
 
 // A fixture of llama holds the tensors of all layers as one; here its values in that order.
-std::vector<double> Values(const Model& model, const std::vector<float>& buffer, const std::string& name) {
+std::vector<double> Values(const Model& model, const std::vector<float>& buffer,
+                           const std::string& name) {
   std::vector<double> values;
   const auto append = [&](const Param& p) {
     const Mat<const float> m = p.In(buffer.data());
@@ -63,7 +65,9 @@ std::vector<double> Values(const Model& model, const std::vector<float>& buffer,
   if (const Param* p = model.params().Find(name)) {
     append(*p);
   } else {
-    for (size_t l = 0; const Param* layer = model.params().Find("layers." + std::to_string(l) + "." + name); ++l) {
+    for (size_t l = 0;
+         const Param* layer = model.params().Find("layers." + std::to_string(l) + "." + name);
+         ++l) {
       append(*layer);
     }
   }
@@ -133,7 +137,8 @@ TEST_CASE("the gradient of every parameter, with and without label smoothing") {
         const double l2 = g["l2"].get<double>();
         const double tolerance = (name.find("decay_") == std::string::npos ? 1e-4 : 5e-5) * l2;
         CHECK(std::fabs(Norm(values) - l2) <= tolerance);
-        CHECK(std::fabs(values[g["argmax_abs"].get<size_t>()] - g["at_argmax"].get<double>()) <= tolerance);
+        CHECK(std::fabs(values[g["argmax_abs"].get<size_t>()] - g["at_argmax"].get<double>()) <=
+              tolerance);
         const auto first = g["first4"].get<std::vector<double>>();
         const auto last = g["last4"].get<std::vector<double>>();
         for (size_t i = 0; i < first.size(); ++i) {
@@ -152,10 +157,12 @@ TEST_CASE("the same bits for any number of threads") {
     CAPTURE(fixture.model);
     Loaded f(fixture);
     const runtime::Scheduler one(1);
-    const GradientResult expected = ComputeGradients(*f.model, f.weights.data(), one, f.tokens, 0.1);
+    const GradientResult expected =
+        ComputeGradients(*f.model, f.weights.data(), one, f.tokens, 0.1);
     for (const size_t threads : {2, 3, 8}) {
       const runtime::Scheduler scheduler(threads);
-      const GradientResult result = ComputeGradients(*f.model, f.weights.data(), scheduler, f.tokens, 0.1);
+      const GradientResult result =
+          ComputeGradients(*f.model, f.weights.data(), scheduler, f.tokens, 0.1);
       CHECK(result.loss == expected.loss);
       CHECK(result.gradients == expected.gradients);
     }

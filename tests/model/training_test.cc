@@ -1,5 +1,6 @@
-// What every training promises, over one list of models and settings: the same bits for any thread count, exact resume,
-// no allocation in a step, memory as planned, losses that fall, skipped steps that are not finite.
+// What every training promises, over one list of models and settings: the same bits for any thread
+// count, exact resume, no allocation in a step, memory as planned, losses that fall, skipped steps
+// that are not finite.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -44,7 +45,8 @@ TEST_CASE("the same weights for 1, 2, 3 and 8 threads, and losses that fall") {
       CAPTURE(threads);
       const runtime::Scheduler scheduler(threads);
       Losses losses;
-      Trainer trainer(run.plan, *tiny.tokenizer, tiny.data, {.scheduler = &scheduler, .observer = &losses});
+      Trainer trainer(run.plan, *tiny.tokenizer, tiny.data,
+                      {.scheduler = &scheduler, .observer = &losses});
       trainer.Initialize();
       const FinishReport report = trainer.Run();
       CHECK(report.finished);
@@ -63,7 +65,8 @@ TEST_CASE("stopped and resumed equals undisturbed, bit for bit") {
   for (const TinyRun& run : TinyRuns(tiny.tokenizer->vocab_size())) {
     CAPTURE(run.name);
     const testing::TemporaryFolder folder;
-    TrainerSetup setup{.files = files.get(), .run_folder = folder / "whole", .scheduler = &scheduler};
+    TrainerSetup setup{
+        .files = files.get(), .run_folder = folder / "whole", .scheduler = &scheduler};
     Trainer whole(run.plan, *tiny.tokenizer, tiny.data, setup);
     whole.Initialize();
     whole.Run();
@@ -82,13 +85,15 @@ TEST_CASE("stopped and resumed equals undisturbed, bit for bit") {
     second.Resume(LoadCheckpoint(*files, store.Latest()->folder));
     CHECK(second.Run().step == 12);
     CHECK(Copy(second) == Copy(whole));
-    const Checkpoint a = LoadCheckpoint(*files, CheckpointStore(*files, folder / "whole", 2).Latest()->folder);
+    const Checkpoint a =
+        LoadCheckpoint(*files, CheckpointStore(*files, folder / "whole", 2).Latest()->folder);
     const Checkpoint b = LoadCheckpoint(*files, store.Latest()->folder);
     for (const TensorView& tensor : a.train_tensors.tensors()) {
       CAPTURE(tensor.name);
       const TensorView* other = b.train_tensors.Find(tensor.name);
       REQUIRE(other != nullptr);
-      CHECK(std::equal(tensor.bytes.begin(), tensor.bytes.end(), other->bytes.begin(), other->bytes.end()));
+      CHECK(std::equal(tensor.bytes.begin(), tensor.bytes.end(), other->bytes.begin(),
+                       other->bytes.end()));
     }
   }
 }
@@ -98,7 +103,8 @@ TEST_CASE("a checkpoint of other data is refused") {
   const auto files = MakeSystemFiles();
   const runtime::Scheduler scheduler(1);
   const testing::TemporaryFolder folder;
-  TrainerSetup setup{.files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop_after = 2};
+  TrainerSetup setup{
+      .files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop_after = 2};
   const TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
   Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
   first.Initialize();
@@ -126,7 +132,9 @@ TEST_CASE("a step does not allocate after the first") {
                             .recompute_layers = run.plan.recompute == "layer"};
       TrainStep step(*model, scheduler, shape);
       Optimizer optimizer(model->params(), scheduler);
-      BatchSource source(tiny.data.train, {.rows = shape.sequences, .ctx = shape.steps, .sequential = shape.carry_state});
+      BatchSource source(
+          tiny.data.train,
+          {.rows = shape.sequences, .ctx = shape.steps, .sequential = shape.carry_state});
       std::vector<int32_t> inputs(shape.sequences * shape.steps), targets(inputs.size());
       size_t before = 0;
       for (int64_t n = 1; n <= 6; ++n) {
@@ -170,7 +178,8 @@ TEST_CASE("steps that are not finite are skipped; ten in a row end the training"
     run.plan.lr = run.plan.min_lr = 1e38;
     run.plan.warmup = 0;
     Losses losses;
-    Trainer trainer(run.plan, *tiny.tokenizer, tiny.data, {.scheduler = &scheduler, .observer = &losses});
+    Trainer trainer(run.plan, *tiny.tokenizer, tiny.data,
+                    {.scheduler = &scheduler, .observer = &losses});
     trainer.Initialize();
     CHECK_THROWS_AS(trainer.Run(), DivergedError);
     CHECK(losses.skipped >= 9);

@@ -1,4 +1,5 @@
-// Gradient rules of the graph operations, and how gradients of tensors with several readers come together.
+// Gradient rules of the graph operations, and how gradients of tensors with several readers come
+// together.
 #include <doctest/doctest.h>
 
 #include "runtime/check.h"
@@ -35,7 +36,8 @@ TensorId Input(OpCheck& check, const char* name, size_t rows, size_t cols) {
 TEST_CASE("layer_norm") {
   OpCheck check;
   const TensorId x = Input(check, "x", 7, 19);
-  check.Loss(LayerNorm(check.graph, x, check.Parameter("w", 1, 19), check.Parameter("b", 1, 19), 1e-6F));
+  check.Loss(
+      LayerNorm(check.graph, x, check.Parameter("w", 1, 19), check.Parameter("b", 1, 19), 1e-6F));
   check.Check(2e-3);
 }
 
@@ -67,7 +69,8 @@ TEST_CASE("softmax and swiglu over column views of one tensor") {
 TEST_CASE("a tensor with three readers gets the sum of their gradients") {
   OpCheck check;
   const TensorId x = Input(check, "x", 5, 8);
-  const TensorId n = LayerNorm(check.graph, x, check.Parameter("w", 1, 8), check.Parameter("b", 1, 8), 1e-6F);
+  const TensorId n =
+      LayerNorm(check.graph, x, check.Parameter("w", 1, 8), check.Parameter("b", 1, 8), 1e-6F);
   const TensorId a = Matmul(check.graph, n, check.Parameter("p", 8, 8), WeightLayout::kInOut, x);
   const TensorId s = Softmax(check.graph, n);
   check.Loss(Add(check.graph, Add(check.graph, a, s), n));
@@ -96,12 +99,19 @@ TEST_CASE("head and cross-entropy: gradients by differences, ignored targets, sm
       const TensorId scale = check.graph.External("scale", 1, 1);
       const TensorId nll = check.graph.External("nll", rows, 1);
       const TensorId loss = check.graph.External("loss", rows, 1);
-      HeadCrossEntropy(check.graph, {.x = x, .w = w, .layout = layout, .targets = targets, .scale = scale,
-                                     .nll = nll, .loss = loss, .smoothing = smoothing});
+      HeadCrossEntropy(check.graph, {.x = x,
+                                     .w = w,
+                                     .layout = layout,
+                                     .targets = targets,
+                                     .scale = scale,
+                                     .nll = nll,
+                                     .loss = loss,
+                                     .smoothing = smoothing});
       Graph forward = check.graph;
       check.graph.Differentiate();
       std::vector<int32_t> ids(rows);
-      for (size_t i = 0; i < rows; ++i) ids[i] = i == 4 ? -1 : static_cast<int32_t>(i * 5 % vocabulary);
+      for (size_t i = 0; i < rows; ++i)
+        ids[i] = i == 4 ? -1 : static_cast<int32_t>(i * 5 % vocabulary);
       std::vector<float> values(2048), gradients(2048), nlls(rows), losses(rows);
       std::mt19937 random(3);
       for (float& v : values) v = std::normal_distribution<float>()(random);
@@ -130,7 +140,8 @@ TEST_CASE("head and cross-entropy: gradients by differences, ignored targets, sm
         values[i] = saved - 1e-2F;
         const double down = run(forward);
         values[i] = saved;
-        CHECK((up - down) / 2e-2 == doctest::Approx(static_cast<double>(analytic[i])).epsilon(5e-3).scale(1.0));
+        CHECK((up - down) / 2e-2 ==
+              doctest::Approx(static_cast<double>(analytic[i])).epsilon(5e-3).scale(1.0));
       }
     }
   }
@@ -140,7 +151,8 @@ TEST_CASE("shapes that do not fit are refused with both sizes") {
   Graph g;
   const TensorId x = g.Activation("x", 4, 8);
   const TensorId w = g.Parameter("w", 0, 1, 9, 9);
-  CHECK_THROWS_WITH_AS(RmsNorm(g, x, w, 1e-5F), "rms_norm: w is [1, 9], x has 8 columns", CheckError);
+  CHECK_THROWS_WITH_AS(RmsNorm(g, x, w, 1e-5F), "rms_norm: w is [1, 9], x has 8 columns",
+                       CheckError);
   CHECK_THROWS_AS(LayerNorm(g, x, w, w, 1e-5F), CheckError);
   CHECK_THROWS_AS(Matmul(g, x, w, WeightLayout::kInOut), CheckError);
   CHECK_THROWS_AS(Softmax(g, x, 3), CheckError);

@@ -1,4 +1,5 @@
-// The planner: buffers that live at the same time never overlap, memory is used again, dead nodes go.
+// The planner: buffers that live at the same time never overlap, memory is used again, dead nodes
+// go.
 #include <doctest/doctest.h>
 
 #include <map>

@@ -48,8 +48,8 @@ class GuardedMatrix {
   bool GuardsIntact() const {
     for (size_t i = 0; i < memory_.size(); ++i) {
       const size_t inside = i - start_;
-      const bool element = i >= start_ && stride_ != 0 && inside / stride_ < rows_ &&
-                           inside % stride_ < cols_;
+      const bool element =
+          i >= start_ && stride_ != 0 && inside / stride_ < rows_ && inside % stride_ < cols_;
       if (!element && std::bit_cast<uint32_t>(memory_[i]) != kGuard) return false;
     }
     return true;

@@ -1,4 +1,5 @@
-// Checks a differentiable graph against central differences: the loss is a random weighting of an output.
+// Checks a differentiable graph against central differences: the loss is a random weighting of an
+// output.
 #ifndef LANEWISE_TESTS_SUPPORT_OP_CHECK_H_
 #define LANEWISE_TESTS_SUPPORT_OP_CHECK_H_
 
@@ -49,7 +50,8 @@ class OpCheck {
  public:
   runtime::Graph graph;
 
-  runtime::TensorId Parameter(const std::string& name, size_t rows, size_t cols, float scale = 1.0F) {
+  runtime::TensorId Parameter(const std::string& name, size_t rows, size_t cols,
+                              float scale = 1.0F) {
     const size_t offset = values_.size();
     std::normal_distribution<float> normal(0.0F, scale);
     for (size_t i = 0; i < rows * cols; ++i) values_.push_back(normal(random_));
@@ -64,7 +66,8 @@ class OpCheck {
     results_.emplace_back(info.rows * info.cols);
   }
 
-  // Differentiates and compares every parameter's gradient with differences. `bind` binds further externals.
+  // Differentiates and compares every parameter's gradient with differences. `bind` binds further
+  // externals.
   void Check(double tolerance, const runtime::Parallel& parallel = {},
              const std::function<void(runtime::Executor&)>& bind = {}) {
     auto forward = std::make_shared<runtime::Graph>(graph);

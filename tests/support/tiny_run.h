@@ -15,7 +15,8 @@ namespace lanewise::testing {
 
 // A text of made-up words with some grammar in it.
 inline std::string MadeUpText(size_t words, uint32_t seed = 5) {
-  static const char* const kWords[] = {"the", "slot", "remembers", "what", "a", "row", "forgot", "and", "then", "sleeps"};
+  static const char* const kWords[] = {"the", "slot",   "remembers", "what", "a",
+                                       "row", "forgot", "and",       "then", "sleeps"};
   std::mt19937 random(seed);
   std::string text;
   size_t word = 0;
@@ -56,17 +57,24 @@ inline model::TrainPlan TinyPlan(const model::Json& sizes, int64_t batch, int64_
 
 // Both models in both parallel forms, with carried state, dropout, accumulation and recomputation.
 inline std::vector<TinyRun> TinyRuns(int32_t vocab_size) {
-  const model::Json rnn{{"model", "slot_rnn"}, {"vocab_size", vocab_size}, {"layers", 2}, {"dim", 24},
-                        {"heads", 3}, {"ctx", 48}, {"slots", 3}, {"decay_rank", 5}, {"ffn_mult", 1.5}};
-  const model::Json llama{{"model", "llama"}, {"vocab_size", vocab_size}, {"layers", 2}, {"dim", 24},
-                          {"heads", 4}, {"kv_heads", 2}, {"hidden_dim", 40}, {"ctx", 48}, {"tied", true},
-                          {"norm_eps", 1e-5}, {"rope_theta", 10000.0}};
+  const model::Json rnn{{"model", "slot_rnn"}, {"vocab_size", vocab_size},
+                        {"layers", 2},         {"dim", 24},
+                        {"heads", 3},          {"ctx", 48},
+                        {"slots", 3},          {"decay_rank", 5},
+                        {"ffn_mult", 1.5}};
+  const model::Json llama{{"model", "llama"},     {"vocab_size", vocab_size},
+                          {"layers", 2},          {"dim", 24},
+                          {"heads", 4},           {"kv_heads", 2},
+                          {"hidden_dim", 40},     {"ctx", 48},
+                          {"tied", true},         {"norm_eps", 1e-5},
+                          {"rope_theta", 10000.0}};
   std::vector<TinyRun> runs;
   for (const model::Json& sizes : {rnn, llama}) {
     const std::string kind = sizes["model"];
     runs.push_back({kind + ", operation-parallel", TinyPlan(sizes, 3, 48)});
     runs.push_back({kind + ", batch-parallel", TinyPlan(sizes, 16, 48)});
-    TinyRun mixed{kind + ", dropout, accumulation, smoothing, recomputation", TinyPlan(sizes, 8, 48)};
+    TinyRun mixed{kind + ", dropout, accumulation, smoothing, recomputation",
+                  TinyPlan(sizes, 8, 48)};
     mixed.plan.dropout = 0.2;
     mixed.plan.grad_accum = 2;
     mixed.plan.label_smoothing = 0.1;

@@ -20,9 +20,16 @@ int main() {
 
   // model: sizes, weights, a session that keeps the state.
   const runtime::Scheduler scheduler(2);
-  const auto model = model::MakeModel({{"model", "slot_rnn"}, {"vocab_size", 65}, {"layers", 2}, {"dim", 64},
-                                       {"heads", 2}, {"ctx", 64}, {"slots", 4}, {"decay_rank", 4},
-                                       {"ffn_mult", 2.0}}, "main");
+  const auto model = model::MakeModel({{"model", "slot_rnn"},
+                                       {"vocab_size", 65},
+                                       {"layers", 2},
+                                       {"dim", 64},
+                                       {"heads", 2},
+                                       {"ctx", 64},
+                                       {"slots", 4},
+                                       {"decay_rank", 4},
+                                       {"ffn_mult", 2.0}},
+                                      "main");
   std::vector<float> weights(model->params().buffer_size());
   model->Initialize("default", /*seed=*/1, weights);
   model::Session session(*model, weights.data(), scheduler);

@@ -123,7 +123,8 @@ void CheckCarried(const Problem& p, size_t q, size_t back, const std::vector<dou
   const size_t e = p.channels;
   std::vector<double> all = old;
   const auto first = p.n.begin() + static_cast<ptrdiff_t>(q * p.steps * e);
-  all.insert(all.end(), first, first + static_cast<ptrdiff_t>(static_cast<size_t>(p.lengths[q]) * e));
+  all.insert(all.end(), first,
+             first + static_cast<ptrdiff_t>(static_cast<size_t>(p.lengths[q]) * e));
   const std::vector<double> expected(all.end() - static_cast<ptrdiff_t>(back * e), all.end());
   const auto from = actual.begin() + static_cast<ptrdiff_t>(q * back * e);
   CHECK(std::vector<double>(from, from + static_cast<ptrdiff_t>(back * e)) == expected);
@@ -154,7 +155,8 @@ void CheckAgainstReference(const Problem& p, bool carried, const Result& actual)
     }
     const auto x = kernels::reference::TokenShiftForward(token, params);
     for (size_t z = 0; z < 3; ++z) close(Part(actual.x[z], p.sequences, q), x[z], 1e-6);
-    close(Part(actual.x[3], p.sequences, q), kernels::reference::ChannelShiftForward(channel, mix), 1e-6);
+    close(Part(actual.x[3], p.sequences, q), kernels::reference::ChannelShiftForward(channel, mix),
+          1e-6);
     std::vector<double> dn;
     std::vector<double> channel_dn;
     const std::array<std::vector<double>, 3> dx = {Part(p.dx[0], p.sequences, q),
@@ -205,22 +207,30 @@ TEST_CASE("token_shift op: shapes that do not fit are refused with a message") {
   const TensorId n = graph.Activation("n", 12, 20);
   const TensorId p = graph.Parameter("p", 0, 1, 20, 20);
   const TensorId wrong = graph.Parameter("w2", 0, 1, 21, 21);
-  TokenShiftArgs args{.n = n, .w1 = p, .w2 = p, .w4 = p, .mix_r = p, .mix_k = p, .mix_v = p,
-                      .lengths = {}, .carried_in = {}, .carried_out = {}, .sequences = 7};
+  TokenShiftArgs args{.n = n,
+                      .w1 = p,
+                      .w2 = p,
+                      .w4 = p,
+                      .mix_r = p,
+                      .mix_k = p,
+                      .mix_v = p,
+                      .lengths = {},
+                      .carried_in = {},
+                      .carried_out = {},
+                      .sequences = 7};
   CHECK_THROWS_WITH_AS(TokenShift(graph, args), "token_shift: 12 rows are not 7 equal sequences",
                        CheckError);
   args.sequences = 2;
   args.w2 = wrong;
   CHECK_THROWS_WITH_AS(TokenShift(graph, args), "token_shift: w2 is [1, 21], wanted [1, 20]",
                        CheckError);
-  CHECK_THROWS_WITH_AS(
-      ChannelShift(graph, {.n = n,
-                           .mix = p,
-                           .lengths = {},
-                           .carried_in = graph.External("rows", 4, 20),
-                           .carried_out = {},
-                           .sequences = 2}),
-      "channel_shift: rows is [4, 20], wanted [2, 20]", CheckError);
+  CHECK_THROWS_WITH_AS(ChannelShift(graph, {.n = n,
+                                            .mix = p,
+                                            .lengths = {},
+                                            .carried_in = graph.External("rows", 4, 20),
+                                            .carried_out = {},
+                                            .sequences = 2}),
+                       "channel_shift: rows is [4, 20], wanted [2, 20]", CheckError);
 }
 
 }  // namespace

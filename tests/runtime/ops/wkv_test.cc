@@ -66,7 +66,8 @@ struct Result {
 
 enum class State { kNone, kSeparate, kInPlace };
 
-Result Run(const Problem& p, State state, bool gradients, const Parallel& parallel, size_t workers) {
+Result Run(const Problem& p, State state, bool gradients, const Parallel& parallel,
+           size_t workers) {
   Graph graph;
   const size_t n = p.Rows();
   const size_t e = p.channels;
@@ -247,9 +248,9 @@ TEST_CASE("wkv op: shapes that do not fit are refused with a message") {
   CHECK_THROWS_WITH_AS(Wkv(graph, wrong), "wkv: k is [12, 21], wanted [12, 20]", CheckError);
   wrong = args;
   wrong.gates = graph.Activation("gates", 12, 5);
-  CHECK_THROWS_WITH_AS(
-      Wkv(graph, wrong),
-      "wkv: gates have 5 columns; wanted twice the number of slots, 1 to 32", CheckError);
+  CHECK_THROWS_WITH_AS(Wkv(graph, wrong),
+                       "wkv: gates have 5 columns; wanted twice the number of slots, 1 to 32",
+                       CheckError);
   wrong = args;
   wrong.state_in = graph.External("state", 3, 20);
   CHECK_THROWS_WITH_AS(Wkv(graph, wrong), "wkv: state_in is [3, 20], wanted [18, 20]", CheckError);
