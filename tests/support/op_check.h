@@ -60,7 +60,7 @@ class OpCheck {
   }
 
   void Loss(runtime::TensorId y) {
-    const auto& info = graph.Info(y);
+    const runtime::TensorInfo info = graph.Info(y);  // a copy: External moves the list
     outputs_.push_back(graph.External("weighed", info.rows, info.cols));
     graph.Add(std::make_shared<WeighOp>(false), {y}, {outputs_.back()});
     results_.emplace_back(info.rows * info.cols);
