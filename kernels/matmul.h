@@ -28,15 +28,9 @@ struct MatmulOperand {
 inline MatmulOperand AsOperand(Mat<const float> x) { return {x.data, x.stride, 1}; }
 inline MatmulOperand AsTransposed(Mat<const float> x) { return {x.data, 1, x.stride}; }
 
-// Storage of a packed right operand.
-enum class PackType : uint8_t { kF32, kBf16 };
-
-// The right operand: a plain matrix, or panels made by PackMatmulB from one (or several side by
-// side). Exactly one of strided.data and panels is set.
+// The right operand. A handle of its own, so that other storage can join the plain matrix.
 struct MatmulWeights {
   MatmulOperand strided = {};
-  const std::byte* panels = nullptr;
-  PackType type = PackType::kF32;
 };
 
 enum class MatmulEpilogue : uint8_t {
@@ -59,8 +53,8 @@ struct MatmulArgs {
   size_t residual_stride = 0;
 };
 
-// Rows [m_begin, m_end) and columns [n_begin, n_end) of C. n_begin must be a multiple of
-// MatmulTile::columns when b is packed; multiples of the tile are fastest always.
+// Rows [m_begin, m_end) and columns [n_begin, n_end) of C. Multiples of the tile are
+// fastest.
 struct MatmulRange {
   size_t m_begin = 0;
   size_t m_end = 0;
@@ -86,14 +80,6 @@ size_t MatmulScratchBytes(size_t m, size_t n, size_t k);
 void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byte> scratch);
 // All of C.
 void Matmul(const MatmulArgs& args, std::span<std::byte> scratch);
-
-// Packed panels of a [k,n] operand. The layout belongs to this machine's SIMD target: keep packs in
-// memory, never in files. `panels` must be aligned to 64 bytes.
-size_t PackedMatmulBytes(size_t k, size_t n, PackType type);
-// Packs columns [n_begin, n_end) of a [k,n] operand (n_begin a multiple of MatmulTile::columns), so
-// that packing can be shared out. bf16 is rounded to nearest even.
-void PackMatmulB(const MatmulOperand& b, size_t k, size_t n, size_t n_begin, size_t n_end,
-                 PackType type, std::span<std::byte> panels);
 
 // Float32 rounding of sums of up to some thousand terms, relative to sum_k |A|·|B|.
 inline constexpr double kMatmulTolerance = 2e-6;

@@ -17,10 +17,6 @@ size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers);
 // scratch.size() >= MatmulScratchBytes(args.m, args.n, args.k, par.max_workers()).
 void Matmul(const Parallel& par, const kernels::MatmulArgs& args, std::span<std::byte> scratch);
 
-// kernels::PackMatmulB over threads.
-void PackMatmulB(const Parallel& par, const kernels::MatmulOperand& b, size_t k, size_t n,
-                 kernels::PackType type, std::span<std::byte> panels);
-
 }  // namespace lanewise::runtime
 
 #endif  // LANEWISE_RUNTIME_MATMUL_H_
