@@ -76,11 +76,15 @@ class CheckpointStore {
   // On an error everything that was there before still loads, and the exception says what failed.
   void Save(uint64_t step, const CheckpointContent& content, std::optional<double> val_loss);
 
+  // Does what a save that was interrupted after its checkpoint was complete has left undone.
+  void Repair();
+
   std::vector<CheckpointInfo> List() const;  // by step; only complete ones
   std::optional<CheckpointInfo> Latest() const;
   std::optional<CheckpointInfo> Best() const;  // the latest where none has a validation loss
 
  private:
+  void PublishAndPrune() const;
   void Prune(const std::vector<CheckpointInfo>& all) const;
   void Publish(const CheckpointInfo& best) const;
 

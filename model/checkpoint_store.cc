@@ -129,9 +129,20 @@ void CheckpointStore::Save(uint64_t step, const CheckpointContent& content,
   }
   if (replace) RemoveTree(files_, old);
 
+  PublishAndPrune();
+}
+
+void CheckpointStore::Repair() {
+  CleanUp(files_, folder_);
+  PublishAndPrune();
+}
+
+void CheckpointStore::PublishAndPrune() const {
   const std::vector<CheckpointInfo> all = ListFolder(files_, folder_, true);
-  const CheckpointInfo best = BestOf(all).value_or(CheckpointInfo{target, step, val_loss});
-  WriteFileAtomically(files_, JoinPath(folder_, "LATEST"), name + "\n");
+  if (all.empty()) return;
+  const CheckpointInfo best = *BestOf(all);
+  const std::string latest = BaseName(all.back().folder);
+  WriteFileAtomically(files_, JoinPath(folder_, "LATEST"), latest + "\n");
   WriteFileAtomically(files_, JoinPath(folder_, "BEST"), BaseName(best.folder) + "\n");
   Publish(best);
   Prune(all);

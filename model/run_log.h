@@ -28,6 +28,8 @@ class RunLog {
   void Step(const StepReport& report);  // does not allocate
   void Evaluate(const EvalReport& report);
   void Finish(const FinishReport& report);
+  // Makes what was written survive a power cut.
+  void Sync() { file_.Sync(); }
 
  private:
   File file_;

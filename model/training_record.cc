@@ -104,7 +104,9 @@ TrainingRecord::TrainingRecord(FileSystem& files, const std::string& run_folder,
       run_folder_(run_folder),
       title_(TitleOf(plan)),
       store_(files, run_folder, static_cast<size_t>(plan.keep)),
-      log_(files, JoinPath(run_folder, "log.jsonl"), done) {}
+      log_(files, JoinPath(run_folder, "log.jsonl"), done) {
+  if (done > 0) store_.Repair();
+}
 
 void TrainingRecord::Evaluate(const EvalReport& report) {
   log_.Evaluate(report);
@@ -154,6 +156,8 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
       {"data_epoch", state.position.epoch},
       {"data_index", state.position.index},
       {"data_hash", Hex(state.data_hash)}};
+  // After a power cut the log has no hole before the checkpoint.
+  log_.Sync();
   store_.Save(static_cast<uint64_t>(state.step), content, val_loss);
   return store_.Latest()->folder;
 }

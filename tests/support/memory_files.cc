@@ -25,6 +25,10 @@ int MemoryFiles::Fault() {
   return operation == fail_at_ ? fail_error_ : 0;
 }
 
+size_t MemoryFiles::Transfer(size_t size) const {
+  return operations_ - 1 == shorten_at_ ? std::min<size_t>(size, 1) : std::min(size, transfer_);
+}
+
 std::shared_ptr<MemoryFiles::Node> MemoryFiles::Find(const std::string& path) const {
   std::shared_ptr<Node> node = root_;
   size_t begin = 0;
@@ -120,7 +124,7 @@ int64_t MemoryFiles::Read(int64_t handle, void* data, size_t size) {
   Handle& open = handles_.at(handle);
   if (open.node->is_folder) return -EISDIR;
   const std::string& content = open.node->content;
-  const size_t count = std::min({size, transfer_, content.size() - open.position});
+  const size_t count = std::min(Transfer(size), content.size() - open.position);
   std::memcpy(data, content.data() + open.position, count);
   open.position += count;
   return static_cast<int64_t>(count);
@@ -130,7 +134,7 @@ int64_t MemoryFiles::Write(int64_t handle, const void* data, size_t size) {
   if (const int error = Fault()) return -error;
   if (transfer_ != SIZE_MAX && (interrupted_ = !interrupted_)) return -EINTR;
   Handle& open = handles_.at(handle);
-  const size_t count = std::min(size, transfer_);
+  const size_t count = Transfer(size);
   std::string& content = open.node->content;
   if (content.size() < open.position + count) content.resize(open.position + count);
   std::memcpy(content.data() + open.position, data, count);

@@ -28,6 +28,8 @@ class MemoryFiles final : public model::FileSystem {
   int operations() const { return operations_; }
   // The operation with this number (counted from 0) fails with the errno.
   void FailAt(int operation, int error) { fail_at_ = operation, fail_error_ = error; }
+  // The operation with this number, if it is a read or a write, moves a single byte.
+  void ShortenAt(int operation) { shorten_at_ = operation; }
   // All operations from this number on fail; the state before it is what Restart finds.
   void StopAt(int operation) { stop_at_ = operation; }
   // Every read and write moves at most `size` bytes, and every other one is interrupted first.
@@ -36,6 +38,9 @@ class MemoryFiles final : public model::FileSystem {
   void SetHardLinks(bool supported) { hard_links_ = supported; }
   // The files after a stop, as another process finds them.
   std::unique_ptr<MemoryFiles> Restart(Loss loss) const;
+
+  // Files that are open now.
+  size_t open_files() const { return handles_.size(); }
 
   // Direct access, without faults.
   std::vector<std::string> AllFiles() const;
@@ -71,6 +76,8 @@ class MemoryFiles final : public model::FileSystem {
 
   // The error that the next operation shall have, 0 for none.
   int Fault();
+  // How much of `size` bytes the operation that has just been counted moves.
+  size_t Transfer(size_t size) const;
   std::shared_ptr<Node> Find(const std::string& path) const;
   // The folder that holds the last part of the path, and that part.
   std::shared_ptr<Node> Parent(const std::string& path, std::string* name) const;
@@ -82,6 +89,7 @@ class MemoryFiles final : public model::FileSystem {
   int operations_ = 0;
   int fail_at_ = -1;
   int fail_error_ = 0;
+  int shorten_at_ = -1;
   int stop_at_ = -1;
   size_t transfer_ = SIZE_MAX;
   bool interrupted_ = false;
