@@ -1,5 +1,5 @@
 // Multi-scale token shift with mixing, and the one-row shift of the channel mix. Both work on one
-// sequence; all parameters are raw, the sigmoids of MODELS.md are applied inside.
+// sequence; all parameters are raw, the sigmoids of model/slot_rnn/README.md are applied inside.
 //
 // A channel range is a call with column slices of every argument. A time range [t0, t1) writes only
 // these rows and reads whatever rows it needs; results do not depend on how rows or columns are

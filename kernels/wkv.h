@@ -1,4 +1,4 @@
-// The WKV scan with slots (MODELS.md, section A), fused with the functions in front of and behind
+// The WKV scan with slots (model/slot_rnn/README.md), fused with the functions in front of and behind
 // it.
 //
 // Per channel i and slot s, with k = exp(clamp(k_raw, -10, 10)), u = exp(clamp(time_first, -10,
