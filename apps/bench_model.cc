@@ -9,6 +9,7 @@
 #include "apps/signals.h"
 #include "apps/terminal.h"
 #include "apps/train_flags.h"
+#include "kernels/bfloat16.h"
 #include "kernels/targets.h"
 #include "model/error.h"
 #include "model/session.h"
@@ -45,13 +46,13 @@ double SecondsSince(Clock::time_point begin) {
 // flatters nothing.
 class Rounds {
  public:
-  Rounds(const runtime::Scheduler& scheduler, int64_t wanted)
-      : scheduler_(scheduler), wanted_(wanted) {}
+  Rounds(const runtime::Scheduler& scheduler, int64_t wanted, bool bf16)
+      : scheduler_(scheduler), wanted_(wanted), bf16_(bf16) {}
 
   // The first round warms up and is left out.
   void Add(double tokens_per_second) {
     const double before = probe_;
-    probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02);
+    probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02, bf16_);
     Stderr().Progress(
         {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});
     if (before == 0) return;
@@ -73,6 +74,7 @@ class Rounds {
  private:
   const runtime::Scheduler& scheduler_;
   int64_t wanted_;
+  bool bf16_;
   double probe_ = 0;
   std::vector<double> speeds_, peaks_, shares_;
   Clock::time_point begin_ = Clock::now();
@@ -146,7 +148,7 @@ class BenchModelCommand : public Command {
   Path path_;
   model::TrainOptions options_;
   int64_t steps_ = 0, streams_ = 1;
-  std::string dtype_ = "float32";
+  bool Half() const { return options_.dtype == "bf16"; }
   Json config_;
   CommonOptions common_;
 };
@@ -184,7 +186,7 @@ void BenchModelCommand::Declare(Options& options) {
   }
   options.Integer("steps", "N", &steps_, 0, kHigh,
                   "repetitions to take the median of; 0: as many as three seconds hold");
-  options.Choice("dtype", "TYPE", &dtype_, {"float32"}, "arithmetic of the matrix products");
+  DeclareDtype(options, &options_.dtype);
   common_.Declare(options, /*json=*/true, /*profile=*/true);
 }
 
@@ -235,13 +237,16 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
   config_ = plan.model;
   const auto model = model::MakeModel(plan.model, "the options");
   const size_t vocab = model->vocab_size(), ctx = model->context();
-  const runtime::Arena weights("weights", model->params().buffer_size() * sizeof(float));
+  const size_t parameters = model->params().buffer_size();
+  const runtime::Arena weights("weights", parameters * sizeof(float));
+  const runtime::Arena half("bf16 weights", Half() ? parameters * sizeof(kernels::BFloat16) : 0);
   model->Initialize("default", 1, weights.Floats());
+  if (Half()) kernels::RoundToBFloat16(weights.Floats(), half.As<kernels::BFloat16>());
   const bool decode = path_ == Path::kDecode;
   const auto streams = static_cast<size_t>(decode ? streams_ : 1);
   config_["batch"] = streams;
-  model::Session session(*model, weights.Floats().data(), scheduler,
-                         {.streams = streams, .cache_capacity = ctx});
+  model::Session session(*model, {weights.Floats().data(), half.As<kernels::BFloat16>().data()},
+                         scheduler, {.streams = streams, .cache_capacity = ctx});
   const std::vector<int32_t> tokens = RandomTokens(decode ? streams : ctx, vocab);
   // Decoding in portions of 16 tokens: long against the clock's resolution.
   const size_t portion = decode ? std::min<size_t>(16, ctx) : 1;
@@ -253,8 +258,8 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
   }
   const auto read = static_cast<double>(model->DecodeWeights());
   return {.flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
-          .bytes_per_token = decode ? read * sizeof(float) / static_cast<double>(streams) : 0,
-          .memory_bytes = weights.size() + session.MemoryBytes()};
+          .bytes_per_token = decode ? read * (Half() ? 2 : 4) / static_cast<double>(streams) : 0,
+          .memory_bytes = weights.size() + half.size() + session.MemoryBytes()};
 }
 
 void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double bandwidth,
@@ -274,14 +279,15 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double
                {"planned_memory_bytes", result.memory_bytes},
                {"rounds", rounds.count()},
                {"model", config_},
-               {"dtype", dtype_},
+               {"dtype", options_.dtype},
+               {"arithmetic", DescribeDtype(options_.dtype)},
                {"isa", kernels::TargetName()},
                {"threads", threads},
                {"cpu", cpu}});
     return;
   }
   std::string text = DescribeModel(config_) + "\n" + cpu + ", " + kernels::TargetName() + ", " +
-                     dtype_ + ", " + std::to_string(threads) +
+                     DescribeDtype(options_.dtype) + ", " + std::to_string(threads) +
                      (threads == 1 ? " thread\n" : " threads\n");
   text += FormatCount(speed) + " tokens/s, " + FormatFixed(speed * gflop, 1) + " GFLOP/s, " +
           FormatFixed(100 * share, 0) + "% of the peak of " + FormatFixed(rounds.PeakGflops(), 0) +
@@ -296,7 +302,7 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double
 int BenchModelCommand::Run(model::FileSystem& files, const Options& /*options*/) {
   common_.Apply();
   const auto scheduler = common_.MakeScheduler();
-  Rounds rounds(*scheduler, steps_);
+  Rounds rounds(*scheduler, steps_, Half());
   Result result =
       path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(*scheduler, &rounds);
   result.peak_memory_bytes = runtime::PeakResidentBytes();

@@ -43,15 +43,21 @@ std::vector<std::unique_ptr<Command>> AllCommands();
 // "lanewise 0.1.0".
 std::string VersionText();
 
+// "float32", or for "bf16" what computes it here: "bf16 (AMX tiles)".
+std::string DescribeDtype(const std::string& dtype);
+
 // The help of one command, of all, and where to find them.
 std::string CommandHelp(const Command& command, const Options& options);
 std::string OverviewHelp(const std::vector<const Command*>& commands);
 
-// --threads, --isa, --quiet and, where they mean something, --json and --profile.
+// --dtype of a command that runs a model.
+void DeclareDtype(Options& options, std::string* dtype);
+
+// --threads, --isa, --bf16-unit, --quiet and, where they mean something, --json and --profile.
 class CommonOptions {
  public:
   void Declare(Options& options, bool json, bool profile);
-  // Applies --quiet and --isa. UsageError where the CPU lacks the instructions.
+  // Applies --quiet, --isa and --bf16-unit. UsageError where the CPU lacks the instructions.
   void Apply() const;
   std::unique_ptr<runtime::Scheduler> MakeScheduler() const;
   bool json() const { return json_; }
@@ -64,6 +70,7 @@ class CommonOptions {
  private:
   int64_t threads_ = 0;
   std::string isa_ = "auto";
+  std::string bf16_unit_ = "auto";
   bool quiet_ = false;
   bool json_ = false;
   std::string profile_;

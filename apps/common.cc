@@ -2,6 +2,7 @@
 
 #include "apps/command.h"
 #include "apps/terminal.h"
+#include "kernels/matmul.h"
 #include "kernels/targets.h"
 #include "model/error.h"
 
@@ -13,11 +14,33 @@ namespace lanewise::apps {
 
 std::string VersionText() { return "lanewise " LANEWISE_VERSION; }
 
+std::string DescribeDtype(const std::string& dtype) {
+  if (dtype != "bf16") return dtype;
+  switch (kernels::MatmulBf16Unit()) {
+    case kernels::Bf16Unit::kAmx:
+      return "bf16 (AMX tiles)";
+    case kernels::Bf16Unit::kDot:
+      return "bf16 (dot products)";
+    case kernels::Bf16Unit::kFloat32:
+      break;
+  }
+  return "bf16 (weights; float32 arithmetic, which is faster on this CPU)";
+}
+
+void DeclareDtype(Options& options, std::string* dtype) {
+  options.Choice("dtype", "TYPE", dtype, {"float32", "bf16"},
+                 "numbers of the matrices: bf16 takes half the memory, and is faster to read");
+}
+
 void CommonOptions::Declare(Options& options, bool json, bool profile) {
   options.Group("General");
   options.Integer("threads", "N", &threads_, 0, 4096, "threads to use; 0 takes every one there is");
   options.Text("isa", "TARGET", &isa_,
                "SIMD target to run, as `lanewise info --machine` lists them; for tests");
+  options.Choice(
+      "bf16-unit", "UNIT", &bf16_unit_, {"auto", "float32", "dot", "amx"},
+      "what multiplies with --dtype bf16; one that the CPU lacks is computed in software, "
+      "slowly; for tests");
   if (json) options.Flag("json", &json_, "print the result as JSON");
   if (profile) {
     options.Text("profile", "FILE", &profile_,
@@ -29,6 +52,7 @@ void CommonOptions::Declare(Options& options, bool json, bool profile) {
 
 void CommonOptions::Apply() const {
   Stderr().set_quiet(quiet_);
+  kernels::ForceBf16Unit(bf16_unit_);
   if (isa_ == "auto") return;
   std::vector<std::string> names = {"auto"};
   std::string all = "auto";

@@ -42,6 +42,7 @@ class EvalCommand : public Command {
         "llama: tokens from one window's begin to the next (default: a window); less gives "
         "each token more context and takes longer");
     options.Flag("per-token", &per_token_, "also print the cross-entropy of each token");
+    DeclareDtype(options, &dtype_);
     common_.Declare(options, /*json=*/true, /*profile=*/false);
   }
 
@@ -53,11 +54,11 @@ class EvalCommand : public Command {
                               " leaves tokens out between windows of --ctx " +
                               std::to_string(*ctx_) + "; give at most that");
     }
-    const model::LoadedModel loaded = model::LoadModel(files, path_);
+    const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
     const model::TokenArray tokens = input_.Read(files, loaded);
     const auto scheduler = common_.MakeScheduler();
     model::Evaluator evaluator(*loaded.model, *scheduler, static_cast<size_t>(ctx_.value_or(0)),
-                               static_cast<size_t>(stride_.value_or(0)));
+                               static_cast<size_t>(stride_.value_or(0)), dtype_ == "bf16");
     model::EvaluateOptions evaluate;
     evaluate.per_token = per_token_;
     evaluate.progress = [](double done) {
@@ -112,6 +113,7 @@ class EvalCommand : public Command {
   TextInput input_;
   std::optional<int64_t> ctx_, stride_;
   bool per_token_ = false;
+  std::string dtype_ = "float32";
   CommonOptions common_;
 };
 

@@ -55,6 +55,7 @@ class GenerateCommand : public Command {
   std::vector<std::string> stop_;
   std::string save_state_, load_state_;
   model::SamplerOptions sampler_;
+  std::string dtype_ = "float32";
   CommonOptions common_;
 };
 
@@ -75,6 +76,7 @@ void GenerateCommand::Declare(Options& options) {
   options.Text("save-state", "FILE", &save_state_,
                "save what the model remembers at the end, to go on later");
   options.Text("load-state", "FILE", &load_state_, "go on from a state of the same model");
+  DeclareDtype(options, &dtype_);
   common_.Declare(options, /*json=*/true, /*profile=*/false);
 }
 
@@ -177,7 +179,7 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
   sampler_.top_k = static_cast<size_t>(top_k_);
   sampler_.repeat_window = static_cast<size_t>(repeat_window_);
   sampler_.Validate();
-  const model::LoadedModel loaded = model::LoadModel(files, path_);
+  const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
   const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
   const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
   if (SignalExitCode() != 0) return SignalExitCode();

@@ -64,7 +64,7 @@ class GradientsCommand : public Command {
     array.Copy(0, tokens);
     const auto scheduler = common_.MakeScheduler();
     const model::GradientResult result =
-        model::ComputeGradients(*loaded.model, loaded.weights(), *scheduler, tokens, smoothing_);
+        model::ComputeGradients(*loaded.model, loaded.weights().full, *scheduler, tokens, smoothing_);
     Json parameters = Json::object();
     std::string text = "loss  " + FormatDouble(result.loss) + "\n";
     for (const model::Param& param : loaded.model->params().params()) {

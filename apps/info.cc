@@ -6,6 +6,7 @@
 #include "apps/terminal.h"
 #include "apps/text_input.h"
 #include "apps/train_flags.h"
+#include "kernels/matmul.h"
 #include "kernels/targets.h"
 #include "model/checkpoint.h"
 #include "model/error.h"
@@ -63,6 +64,7 @@ class InfoCommand : public Command {
                  {"simd_targets", kernels::SupportedTargetNames()},
                  {"vector_bytes", kernels::VectorBytes()},
                  {"dtype", "float32"},
+                 {"bf16_unit", kernels::Name(kernels::MatmulBf16Unit())},
                  {"threads", threads},
                  {"threads_available", info.threads},
                  {"l1d_bytes", info.l1d_bytes},
@@ -84,7 +86,7 @@ class InfoCommand : public Command {
         Row("SIMD target", std::string(kernels::TargetName()) + ", " +
                                std::to_string(kernels::VectorBytes()) + " bytes a vector (of " +
                                targets + ")") +
-        Row("Arithmetic", "float32") +
+        Row("Arithmetic", "float32, or with --dtype bf16: " + DescribeDtype("bf16")) +
         Row("Threads", std::to_string(threads) + " (of " + std::to_string(info.threads) +
                            " this process may use)") +
         Row("Caches", "L1d " + size(info.l1d_bytes) + ", L2 " + size(info.l2_bytes) + ", L3 " +

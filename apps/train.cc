@@ -206,7 +206,8 @@ bool TrainCommand::NothingLeft(const Prepared& run) const {
   const auto done = static_cast<int64_t>(run.checkpoint->step);
   if (done < run.plan.steps) return false;
   const model::TrainOptions& given = flags_.options();
-  if (given.steps || given.tokens || given.epochs) {
+  // The very length that was asked for is no mistake: the run was stopped after its last save.
+  if (done > run.plan.steps && (given.steps || given.tokens || given.epochs)) {
     throw UsageError(out_ + " is at step " + std::to_string(done) +
                      " already; ask for more than that (this would be " +
                      std::to_string(run.plan.steps) + ")");
@@ -225,11 +226,12 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   common_.Apply();
   CheckOptions(options);
   const auto scheduler = common_.MakeScheduler();
-  const double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
+  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
   Prepared run;
   resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
   if (NothingLeft(run)) return 0;
   for (const std::string& notice : run.text.notices) Stderr().Line("Note: " + notice);
+  if (run.plan.dtype == "bf16") gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true);
 
   TrainPrinter printer;
   const model::TrainerSetup setup{.files = &files,

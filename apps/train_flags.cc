@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "apps/command.h"
 #include "apps/format.h"
 #include "kernels/targets.h"
 #include "model/error.h"
@@ -97,6 +98,9 @@ void TrainFlags::DeclareOptimizer(Options& options) {
   options.Number("dropout", "X", &options_.dropout, kLater, "share of activations set to zero");
   options.Text("recompute", "HOW", &options_.recompute,
                "compute activations again to save memory: none, layer, or auto (when it is short)");
+  options.Text("dtype", "TYPE", &options_.dtype,
+               "numbers that matrix products multiply: float32 or bf16 (weights, gradients and all "
+               "else stay float32)");
   options.Unsigned("seed", "N", &options_.seed, "seed of everything random");
 }
 
@@ -197,9 +201,9 @@ std::vector<std::string> DescribePlan(const PlanFacts& facts) {
       ", seed " + std::to_string(plan.seed));
   lines.push_back(
       "Machine   " + std::to_string(facts.threads) +
-      (facts.threads == 1 ? " thread, " : " threads, ") + kernels::TargetName() + ", float32, " +
-      FormatShort(std::round(facts.machine_gflops)) + " GFLOP/s at most; " +
-      model::FormatBytes(facts.memory.Total()) + " of memory planned; " +
+      (facts.threads == 1 ? " thread, " : " threads, ") + kernels::TargetName() + ", " +
+      DescribeDtype(plan.dtype) + ", " + FormatShort(std::round(facts.machine_gflops)) +
+      " GFLOP/s at most; " + model::FormatBytes(facts.memory.Total()) + " of memory planned; " +
       (facts.memory.shards > 1 ? "the batch in " + std::to_string(facts.memory.shards) + " shards"
                                : "each operation over the threads") +
       (facts.memory.recompute ? "; layers recomputed" : ""));

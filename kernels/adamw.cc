@@ -7,6 +7,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/bfloat16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -49,9 +50,9 @@ HWY_INLINE VF UpdateLanes(DF d, const Factors& f, VF p, VF g, VF& m, VF& v) {
   return hn::IfThenElse(hn::IsFinite(updated), updated, p);
 }
 
-template <bool kZeroGrads>
+template <bool kZeroGrads, bool kRounded>
 void UpdateRange(const Factors& f, float* params, float* grads, float* moment1, float* moment2,
-                 size_t size) {
+                 BFloat16* rounded, size_t size) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
   size_t i = 0;
@@ -63,6 +64,7 @@ void UpdateRange(const Factors& f, float* params, float* grads, float* moment1, 
     hn::StoreU(m, d, moment1 + i);
     hn::StoreU(v, d, moment2 + i);
     if constexpr (kZeroGrads) hn::StoreU(hn::Zero(d), d, grads + i);
+    if constexpr (kRounded) bf16::Store(d, p, rounded + i);
   }
   if (i < size) {
     const size_t n = size - i;
@@ -73,16 +75,18 @@ void UpdateRange(const Factors& f, float* params, float* grads, float* moment1, 
     hn::StoreN(m, d, moment1 + i, n);
     hn::StoreN(v, d, moment2 + i, n);
     if constexpr (kZeroGrads) hn::StoreN(hn::Zero(d), d, grads + i, n);
+    if constexpr (kRounded) bf16::StoreN(d, p, rounded + i, n);
   }
 }
 
-void Update(const AdamWStep& step, float* params, float* grads, float* m, float* v, size_t size) {
+void Update(const AdamWStep& step, float* params, float* grads, float* m, float* v,
+            BFloat16* rounded, size_t size) {
   const Factors factors(step);
-  if (step.zero_grads) {
-    UpdateRange<true>(factors, params, grads, m, v, size);
-  } else {
-    UpdateRange<false>(factors, params, grads, m, v, size);
-  }
+  const bool half = rounded != nullptr;
+  const auto update = step.zero_grads
+                          ? (half ? &UpdateRange<true, true> : &UpdateRange<true, false>)
+                          : (half ? &UpdateRange<false, true> : &UpdateRange<false, false>);
+  update(factors, params, grads, m, v, rounded, size);
 }
 
 }  // namespace
@@ -100,9 +104,9 @@ HWY_EXPORT(Update);
 }  // namespace
 
 void AdamWUpdate(const AdamWStep& step, std::span<float> params, std::span<float> grads,
-                 std::span<float> m, std::span<float> v) {
+                 std::span<float> m, std::span<float> v, std::span<BFloat16> rounded) {
   HWY_DYNAMIC_DISPATCH(Update)(step, params.data(), grads.data(), m.data(), v.data(),
-                               params.size());
+                               rounded.data(), params.size());
 }
 
 }  // namespace lanewise::kernels

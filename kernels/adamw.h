@@ -5,6 +5,8 @@
 
 #include <span>
 
+#include "kernels/view.h"
+
 namespace lanewise::kernels {
 
 // Everything an update needs beside the arrays; doubles, because 1 - beta2 in float is off by 1e-5.
@@ -27,8 +29,9 @@ inline constexpr double kAdamWTolerance = 1e-6;
 // g = grad_scale grads; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 // p = p (1 - lr weight_decay) - lr (m / bias_correction1) / (sqrt(v / bias_correction2) + eps).
 // A parameter whose new value would not be finite keeps its old one: weights never hold a NaN.
+// rounded, when not empty, gets the new parameters as bf16, to nearest even.
 void AdamWUpdate(const AdamWStep& step, std::span<float> params, std::span<float> grads,
-                 std::span<float> m, std::span<float> v);
+                 std::span<float> m, std::span<float> v, std::span<BFloat16> rounded = {});
 
 }  // namespace lanewise::kernels
 

@@ -7,6 +7,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/bfloat16-inl.h"
 #include "kernels/loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,6 +23,12 @@ void CopyRows(Mat<const float> table, const int32_t* ids, Mat<float> y) {
   for (size_t r = 0; r < y.rows; ++r) {
     Map(DF(), table.Row(static_cast<size_t>(ids[r])), y.Row(r), y.cols,
         [](DF, VF v) HWY_ATTR { return v; });
+  }
+}
+
+void WidenRows(Mat<const BFloat16> table, const int32_t* ids, Mat<float> y) {
+  for (size_t r = 0; r < y.rows; ++r) {
+    bf16::WidenRange(table.Row(static_cast<size_t>(ids[r])), y.Row(r), y.cols);
   }
 }
 
@@ -43,12 +50,17 @@ namespace lanewise::kernels {
 namespace {
 
 HWY_EXPORT(CopyRows);
+HWY_EXPORT(WidenRows);
 HWY_EXPORT(AddToRows);
 
 }  // namespace
 
 void EmbeddingForward(Mat<const float> table, std::span<const int32_t> ids, Mat<float> y) {
   HWY_DYNAMIC_DISPATCH(CopyRows)(table, ids.data(), y);
+}
+
+void EmbeddingForward(Mat<const BFloat16> table, std::span<const int32_t> ids, Mat<float> y) {
+  HWY_DYNAMIC_DISPATCH(WidenRows)(table, ids.data(), y);
 }
 
 void EmbeddingBackward(std::span<const int32_t> ids, Mat<const float> dy, Mat<float> dtable) {

@@ -15,6 +15,7 @@ namespace lanewise::kernels {
 
 // y[r] = table[ids[r]]; y [R,C] is overwritten. Exact.
 void EmbeddingForward(Mat<const float> table, std::span<const int32_t> ids, Mat<float> y);
+void EmbeddingForward(Mat<const BFloat16> table, std::span<const int32_t> ids, Mat<float> y);
 
 // dtable[ids[r]] += dy[r], r = 0, 1, ... in order; accumulates.
 void EmbeddingBackward(std::span<const int32_t> ids, Mat<const float> dy, Mat<float> dtable);

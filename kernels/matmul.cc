@@ -11,6 +11,7 @@
 #include "hwy/highway.h"
 #include "kernels/matmul/blocks-inl.h"
 #include "kernels/matmul/skinny-inl.h"
+#include "kernels/matmul_bf16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -24,6 +25,8 @@ void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
     matmul::BlockedProduct(args, range, scratch).Run();
   }
 }
+
+bool IsSkinnyOf(const MatmulArgs& args) { return matmul::IsSkinny(args); }
 
 size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
   return matmul::BlockedProduct::ScratchBytes(m, n, k);
@@ -39,16 +42,28 @@ HWY_AFTER_NAMESPACE();
 namespace lanewise::kernels {
 
 HWY_EXPORT(MatmulOf);
+HWY_EXPORT(IsSkinnyOf);
 HWY_EXPORT(ScratchBytesOf);
 HWY_EXPORT(TileSizeOf);
 
-MatmulTile MatmulTileSize() { return HWY_DYNAMIC_DISPATCH(TileSizeOf)(); }
+MatmulTile MatmulTileSize(bool bf16) {
+  if (bf16 && MatmulBf16Unit() != Bf16Unit::kFloat32) return MatmulBf16TileSize();
+  return HWY_DYNAMIC_DISPATCH(TileSizeOf)();
+}
 
-size_t MatmulScratchBytes(size_t m, size_t n, size_t k) {
-  return HWY_DYNAMIC_DISPATCH(ScratchBytesOf)(m, n, k);
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k, bool bf16) {
+  const size_t bytes = HWY_DYNAMIC_DISPATCH(ScratchBytesOf)(m, n, k);
+  if (!bf16 || MatmulBf16Unit() == Bf16Unit::kFloat32) return bytes;
+  return std::max(bytes, MatmulBf16ScratchBytes(m, n, k));
 }
 
 void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byte> scratch) {
+  // With few rows the work is to read the weights, and float32 arithmetic is free.
+  if (args.bf16 && MatmulBf16Unit() != Bf16Unit::kFloat32 &&
+      !HWY_DYNAMIC_DISPATCH(IsSkinnyOf)(args)) {
+    MatmulBf16(args, range, scratch.data());
+    return;
+  }
   HWY_DYNAMIC_DISPATCH(MatmulOf)(args, range, scratch.data());
 }
 

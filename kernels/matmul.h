@@ -1,17 +1,21 @@
 // Matrix product, float32 sums. Single-threaded over a range of C; does not allocate.
 //
+// Weights may be stored as bf16, and `bf16` allows both operands to be rounded to it (to nearest
+// even) where the CPU multiplies bf16 faster than float32: see Bf16Unit.
+//
 //   C[m,n] = epilogue(sum_k A[m,k] * B[k,n])
 //
 // All three forms of a layer are strides of the same call: y = x·W and dX = dY·Wᵀ differ in B's
 // strides, dW = xᵀ·dY in A's. The sum of an element of C runs over k in an order that depends on
-// k, the layouts and whether the call has few rows (kMatmulSkinnyRows), never on the range asked
-// for: any partition of C gives the same bits. NaN and infinity propagate.
+// k, the layouts, the unit and whether the call has few rows (kMatmulSkinnyRows), never on the
+// range asked for: any partition of C gives the same bits. NaN and infinity propagate.
 #ifndef LANEWISE_KERNELS_MATMUL_H_
 #define LANEWISE_KERNELS_MATMUL_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "kernels/view.h"
 
@@ -28,9 +32,11 @@ struct MatmulOperand {
 inline MatmulOperand AsOperand(Mat<const float> x) { return {x.data, x.stride, 1}; }
 inline MatmulOperand AsTransposed(Mat<const float> x) { return {x.data, 1, x.stride}; }
 
-// The right operand. A handle of its own, so that other storage can join the plain matrix.
+// The right operand: float32, or bf16 when `bf16` is not null (then strided.data is not read, its
+// strides count).
 struct MatmulWeights {
   MatmulOperand strided = {};
+  const BFloat16* bf16 = nullptr;
 };
 
 enum class MatmulEpilogue : uint8_t {
@@ -51,6 +57,7 @@ struct MatmulArgs {
   MatmulEpilogue epilogue = MatmulEpilogue::kOverwrite;
   const float* residual = nullptr;
   size_t residual_stride = 0;
+  bool bf16 = false;  // operands may be rounded to bf16
 };
 
 // Rows [m_begin, m_end) and columns [n_begin, n_end) of C. Multiples of the tile are
@@ -70,10 +77,24 @@ struct MatmulTile {
   size_t rows = 0;
   size_t columns = 0;
 };
-MatmulTile MatmulTileSize();
+MatmulTile MatmulTileSize(bool bf16 = false);
 
 // Bytes of scratch (any alignment) that Matmul needs for any range of a product of this shape.
-size_t MatmulScratchBytes(size_t m, size_t n, size_t k);
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k, bool bf16 = false);
+
+// What computes products that may round to bf16. Chosen by the CPU alone, never by timing.
+enum class Bf16Unit : uint8_t {
+  kFloat32,  // no fast instruction: bf16 weights are widened, nothing else is rounded
+  kDot,      // vector dot products of pairs (Zen 4 and later, Arm with BF16)
+  kAmx,      // Intel's tiles
+};
+Bf16Unit MatmulBf16Unit();
+// "float32", "dot" or "amx".
+const char* Name(Bf16Unit unit);
+// For tests and benches: the named unit, or the CPU's own with "auto". Dot products and tiles that
+// the CPU does not have are computed in software. False if the name is unknown. Process-wide; must
+// not be called while a kernel runs.
+bool ForceBf16Unit(std::string_view name);
 
 // Computes one range of C. Throws nothing; the caller has checked the shapes.
 // Error: |C - exact| <= kMatmulTolerance * (|A|·|B|) element by element, for float32 operands.
@@ -83,6 +104,8 @@ void Matmul(const MatmulArgs& args, std::span<std::byte> scratch);
 
 // Float32 rounding of sums of up to some thousand terms, relative to sum_k |A|·|B|.
 inline constexpr double kMatmulTolerance = 2e-6;
+// The same where both operands are rounded to bf16: two roundings of 2^-9.
+inline constexpr double kMatmulBf16Tolerance = 4e-3;
 
 }  // namespace lanewise::kernels
 

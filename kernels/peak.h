@@ -16,6 +16,10 @@ double RunFmaProbe(size_t iterations);
 // the SIMD target has no instruction for them.
 double RunBf16DotProbe(size_t iterations);
 
+// The same with what multiplies bf16 here (MatmulBf16Unit): AMX tiles, dot products, or RunFmaProbe
+// where it is float32 or computed in software.
+double RunBf16Probe(size_t iterations);
+
 // Reads `data` once in order. Returns a sum (so that nothing is optimized away).
 float RunReadProbe(std::span<const float> data);
 

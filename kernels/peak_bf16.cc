@@ -7,6 +7,8 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "hwy/highway.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul/amx.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -60,6 +62,21 @@ double RunBf16DotProbe(size_t iterations) {
   volatile float seed = 1e-3f;
   volatile float sink = 0.0f;
   return HWY_DYNAMIC_DISPATCH(Bf16DotProbeOf)(iterations, seed, &sink);
+}
+
+double RunBf16Probe(size_t iterations) {
+  double flops = 0;
+  switch (MatmulBf16Unit()) {
+    case Bf16Unit::kAmx:
+      flops = matmul::RunAmxProbe(iterations);
+      break;
+    case Bf16Unit::kDot:
+      flops = RunBf16DotProbe(iterations);
+      break;
+    case Bf16Unit::kFloat32:
+      break;
+  }
+  return flops > 0 ? flops : RunFmaProbe(iterations);
 }
 
 }  // namespace lanewise::kernels

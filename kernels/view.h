@@ -3,10 +3,16 @@
 #define LANEWISE_KERNELS_VIEW_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <type_traits>
 
 namespace lanewise::kernels {
+
+// The upper half of a float32.
+struct BFloat16 {
+  uint16_t bits;
+};
 
 // A row-major matrix in memory that somebody else owns: element (r, c) is data[r * stride + c].
 // Constness is in T: Mat<const float> is an input, Mat<float> an output.

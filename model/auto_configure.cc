@@ -285,6 +285,7 @@ TrainPlan AutoConfigure(const TrainOptions& options, uint64_t train_bytes, uint6
   plan.init = options.init;
   plan.seed = options.seed;
   plan.recompute = options.recompute;
+  plan.dtype = options.dtype;
   plan.eval_every = options.eval_every.value_or(-1);
   plan.eval_tokens = options.eval_tokens.value_or(-1);
   plan.save_every = options.save_every.value_or(-1);

@@ -26,21 +26,23 @@ PassShape ShapeOfPass(const Model& model, size_t ctx) {
   return {.steps = window, .sequences = std::max<size_t>(1, kBatchTokens / window)};
 }
 
-ModelGraph BuildPass(const Model& model, const PassShape& shape) {
+ModelGraph BuildPass(const Model& model, const PassShape& shape, bool half_weights) {
   return model.Build({.sequences = shape.sequences,
                       .steps = shape.steps,
                       .losses = true,
-                      .state = model.recurrent()});
+                      .state = model.recurrent(),
+                      .half_weights = half_weights});
 }
 
 }  // namespace
 
-size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers) {
-  return runtime::MakePlan(BuildPass(model, ShapeOfPass(model, ctx)).graph, workers).arena_bytes;
+size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers, bool half_weights) {
+  const ModelGraph pass = BuildPass(model, ShapeOfPass(model, ctx), half_weights);
+  return runtime::MakePlan(pass.graph, workers).arena_bytes;
 }
 
 struct Evaluator::Impl {
-  Impl(const Model& m, const runtime::Scheduler& s, size_t ctx, size_t stride_in)
+  Impl(const Model& m, const runtime::Scheduler& s, size_t ctx, size_t stride_in, bool half_weights)
       : model(m), scheduler(s) {
     const PassShape shape = ShapeOfPass(m, ctx);
     steps = shape.steps;
@@ -50,7 +52,7 @@ struct Evaluator::Impl {
       throw UsageError(
           runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
     }
-    ports = BuildPass(m, shape);
+    ports = BuildPass(m, shape, half_weights);
     auto graph = std::make_shared<const runtime::Graph>(std::move(ports.graph));
     auto plan =
         std::make_shared<const runtime::Plan>(runtime::MakePlan(*graph, s.All().max_workers()));
@@ -108,14 +110,14 @@ struct Evaluator::Impl {
 };
 
 Evaluator::Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx,
-                     size_t stride)
-    : impl_(std::make_unique<Impl>(model, scheduler, ctx, stride)) {}
+                     size_t stride, bool half_weights)
+    : impl_(std::make_unique<Impl>(model, scheduler, ctx, stride, half_weights)) {}
 
 Evaluator::~Evaluator() = default;
 
 size_t Evaluator::MemoryBytes() const { return impl_->executor->plan().arena_bytes; }
 
-EvaluateResult Evaluator::Run(const float* weights, const TokenArray& tokens,
+EvaluateResult Evaluator::Run(const runtime::Weights& weights, const TokenArray& tokens,
                               const EvaluateOptions& options) {
   Impl& m = *impl_;
   const uint64_t count = tokens.size();

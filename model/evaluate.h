@@ -35,10 +35,11 @@ struct EvaluateResult {
 // the one before, and counts only the targets that none before it counted.
 class Evaluator {
  public:
+  // half_weights: products read Weights::half.
   Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx = 0,
-            size_t stride = 0);
+            size_t stride = 0, bool half_weights = false);
   ~Evaluator();
-  EvaluateResult Run(const float* weights, const TokenArray& tokens,
+  EvaluateResult Run(const runtime::Weights& weights, const TokenArray& tokens,
                      const EvaluateOptions& options);
   size_t MemoryBytes() const;
 
@@ -48,7 +49,7 @@ class Evaluator {
 };
 
 // Activations of an Evaluator, before there is one.
-size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers);
+size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers, bool half_weights);
 
 }  // namespace lanewise::model
 

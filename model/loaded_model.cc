@@ -18,14 +18,21 @@ uint64_t LoadedModel::Hash() const {
   Json config = model->Config();
   const std::string text = config.dump();
   stream.Update(std::as_bytes(std::span(text)));
-  for (const Param& param : model->params().params()) {
-    const Mat<const float> values = param.In(weights());
+  const auto update = [&](const Param& param, const auto* buffer) {
+    const auto values = param.In(buffer);
     for (size_t r = 0; r < values.rows; ++r) stream.Update(std::as_bytes(values.RowSpan(r)));
+  };
+  for (const Param& param : model->params().params()) {
+    if (weights().half != nullptr && !param.is_vector) {
+      update(param, weights().half);
+    } else {
+      update(param, weights().full);
+    }
   }
   return stream.Digest();
 }
 
-LoadedModel LoadModel(FileSystem& files, const std::string& path) {
+LoadedModel LoadModel(FileSystem& files, const std::string& path, bool half_weights) {
   LoadedModel loaded;
   loaded.file = OpenModel(files, path);
   loaded.model = MakeModel(loaded.file.config, loaded.file.path);
@@ -34,7 +41,12 @@ LoadedModel LoadModel(FileSystem& files, const std::string& path) {
   }
   const ParamSet& params = loaded.model->params();
   loaded.memory = runtime::Arena("the model's weights", params.buffer_size() * sizeof(float));
-  LoadWeights(loaded.file, params, loaded.memory.Floats());
+  if (half_weights) {
+    // The pages of the float32 buffer that only matrices would fill are never touched.
+    loaded.half = runtime::Arena("the model's bf16 weights",
+                                 params.buffer_size() * sizeof(kernels::BFloat16));
+  }
+  LoadWeights(loaded.file, params, loaded.memory.Floats(), loaded.half.As<kernels::BFloat16>());
   loaded.file.tensors.clear();
   loaded.file.owner.reset();
   return loaded;

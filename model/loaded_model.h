@@ -18,9 +18,12 @@ struct LoadedModel {
   ModelFile file;  // without its tensors and the mapping: the weights are in `memory`
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;  // nullptr where the file has none
-  runtime::Arena memory;
+  runtime::Arena memory;                 // float32
+  runtime::Arena half;  // bf16: then the matrices are here, and `memory` has only the vectors
 
-  const float* weights() const { return memory.Floats().data(); }
+  runtime::Weights weights() const {
+    return {memory.Floats().data(), half.As<const kernels::BFloat16>().data()};
+  }
   // The tokenizer. InputError where there is none, which says what to do about it.
   const Tokenizer& RequireTokenizer() const;
   // Of the configuration and all weights: tells whether something was made with this very model.
@@ -28,8 +31,8 @@ struct LoadedModel {
 };
 
 // Opens any MODEL argument (see OpenModel) and loads it. InputError for files that are wrong,
-// runtime::OutOfMemory where the weights do not fit.
-LoadedModel LoadModel(FileSystem& files, const std::string& path);
+// runtime::OutOfMemory where the weights do not fit. half_weights: matrices are rounded to bf16.
+LoadedModel LoadModel(FileSystem& files, const std::string& path, bool half_weights = false);
 
 }  // namespace lanewise::model
 

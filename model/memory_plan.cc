@@ -21,7 +21,8 @@ StepShape ShapeOf(const TrainPlan& plan, bool recompute) {
           .carry_state = plan.carry_state,
           .label_smoothing = static_cast<float>(plan.label_smoothing),
           .dropout = static_cast<float>(plan.dropout),
-          .recompute_layers = recompute};
+          .recompute_layers = recompute,
+          .half_weights = plan.dtype == "bf16"};
 }
 
 MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, uint64_t data_bytes,
@@ -29,16 +30,17 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
   const StepShape shape = ShapeOf(plan, recompute);
   const StepMemory step = PlanStepMemory(model, shape, threads);
   const uint64_t buffer = model.params().buffer_size() * sizeof(float);
-  return {
-      .parameters = buffer,
-      .gradients = buffer + step.gradients,
-      .moments = 2 * buffer,
-      .activations = step.activations,
-      .evaluation = kProgramBytes +
-                    (plan.val_fraction > 0 ? PlanEvaluationMemory(model, shape.steps, threads) : 0),
-      .data = data_bytes,
-      .shards = ShardCount(model, shape),
-      .recompute = recompute};
+  return {.parameters = shape.half_weights ? buffer + buffer / 2 : buffer,
+          .gradients = buffer + step.gradients,
+          .moments = 2 * buffer,
+          .activations = step.activations,
+          .evaluation = kProgramBytes +
+                        (plan.val_fraction > 0
+                             ? PlanEvaluationMemory(model, shape.steps, threads, shape.half_weights)
+                             : 0),
+          .data = data_bytes,
+          .shards = ShardCount(model, shape),
+          .recompute = recompute};
 }
 
 }  // namespace

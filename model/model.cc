@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/bfloat16.h"
 #include "model/error.h"
 #include "model/llama/llama.h"
 #include "model/slot_rnn/slot_rnn.h"
@@ -16,7 +17,8 @@ std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where) {
   throw InputError(where + ": \"model\" is \"" + kind + "\"; known are slot_rnn and llama");
 }
 
-void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights) {
+void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights,
+                 std::span<kernels::BFloat16> half) {
   LW_CHECK(weights.size() >= params.buffer_size(), "weights: buffer too small");
   for (const Param& p : params.params()) {
     const NamedTensor* tensor = file.Find(p.name);
@@ -32,14 +34,17 @@ void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float>
           file.path, ": tensor \"", p.name, "\" is ", ShapeText(tensor->shape),
           ", the sizes in the configuration make it ", ShapeText({shape.begin(), shape.end()})));
     }
-    const Mat<float> m = p.In(weights.data());
+    const bool rounded = !half.empty() && !p.is_vector;
+    std::vector<float> staged(rounded ? p.cols : 0);
     for (size_t r = 0; r < p.rows; ++r) {
-      tensor->read(r * p.cols, m.RowSpan(r));
-      for (float value : m.RowSpan(r)) {
+      const std::span<float> row = rounded ? std::span(staged) : p.In(weights.data()).RowSpan(r);
+      tensor->read(r * p.cols, row);
+      for (float value : row) {
         if (!std::isfinite(value)) {
           throw InputError(file.path + ": tensor \"" + p.name + "\" holds NaN or infinity");
         }
       }
+      if (rounded) kernels::RoundToBFloat16(row, p.In(half.data()).RowSpan(r));
     }
   }
 }

@@ -31,11 +31,12 @@ struct StateSpec {
 // Which graph to build. The forward pass is the same in all of them.
 struct GraphOptions {
   size_t sequences = 1;
-  size_t steps = 1;        // tokens of one window
-  bool losses = false;     // nll and loss of every row
-  bool gradients = false;  // needs losses
-  bool logits = false;     // of the last valid step of each sequence
-  bool state = false;      // windows go on from a state and leave one behind
+  size_t steps = 1;           // tokens of one window
+  bool losses = false;        // nll and loss of every row
+  bool gradients = false;     // needs losses
+  bool logits = false;        // of the last valid step of each sequence
+  bool state = false;         // windows go on from a state and leave one behind
+  bool half_weights = false;  // matrices are read as bf16 (runtime::Weights::half)
   float label_smoothing = 0;
   float dropout = 0;              // only with gradients
   bool recompute_layers = false;  // only with gradients
@@ -89,9 +90,10 @@ class Model {
 // config as in ModelFile; InputError names `where` and the field.
 std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where);
 
-// Copies the file's tensors into a flat buffer. InputError when one is missing, has another shape
-// or is not finite.
-void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights);
+// Copies the file's tensors into a flat buffer; with `half`, matrices go there instead, rounded to
+// bf16. InputError when one is missing, has another shape or is not finite.
+void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights,
+                 std::span<kernels::BFloat16> half = {});
 
 // Each parameter of a flat buffer as a tensor to save; names get the prefix.
 std::vector<TensorSource> WeightSources(const ParamSet& params, const float* buffer,

@@ -20,7 +20,8 @@ Optimizer::Optimizer(const ParamSet& params, const runtime::Scheduler& scheduler
 }
 
 void Optimizer::Update(int64_t step, const AdamWOptions& options, double grad_scale,
-                       std::span<float> weights, std::span<float> gradients) {
+                       std::span<float> weights, std::span<float> gradients,
+                       std::span<kernels::BFloat16> rounded) {
   kernels::AdamWStep update{
       .lr = options.lr,
       .beta1 = options.beta1,
@@ -44,7 +45,8 @@ void Optimizer::Update(int64_t step, const AdamWOptions& options, double grad_sc
       mine.weight_decay = p.decay ? options.weight_decay : 0;
       kernels::AdamWUpdate(
           mine, weights.subspan(p.offset, p.count), gradients.subspan(p.offset, p.count),
-          m_.Floats().subspan(p.offset, p.count), v_.Floats().subspan(p.offset, p.count));
+          m_.Floats().subspan(p.offset, p.count), v_.Floats().subspan(p.offset, p.count),
+          rounded.empty() ? rounded : rounded.subspan(p.offset, p.count));
     }
   });
 }

@@ -21,9 +21,11 @@ class Optimizer {
  public:
   Optimizer(const ParamSet& params, const runtime::Scheduler& scheduler);
 
-  // step counts from 1. Gradients are multiplied by grad_scale first, and zeroed after.
+  // step counts from 1. Gradients are multiplied by grad_scale first, and zeroed after. `rounded`,
+  // when not empty, gets the new weights as bf16.
   void Update(int64_t step, const AdamWOptions& options, double grad_scale,
-              std::span<float> weights, std::span<float> gradients);
+              std::span<float> weights, std::span<float> gradients,
+              std::span<kernels::BFloat16> rounded = {});
 
   std::span<float> first_moments() { return m_.Floats(); }
   std::span<float> second_moments() { return v_.Floats(); }

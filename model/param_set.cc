@@ -94,8 +94,10 @@ size_t ParamSet::Count() const {
   return count;
 }
 
-runtime::TensorId Use(runtime::Graph& graph, const ParamBlock& block) {
-  return graph.Parameter(block.name, block.offset, block.rows, block.cols, block.cols);
+runtime::TensorId Use(runtime::Graph& graph, const ParamBlock& block, bool half) {
+  return graph.Parameter(block.name, block.offset, block.rows, block.cols, block.cols,
+                         /*trained=*/true,
+                         half ? runtime::DType::kBFloat16 : runtime::DType::kFloat32);
 }
 
 }  // namespace lanewise::model

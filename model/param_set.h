@@ -81,8 +81,8 @@ class ParamSet {
   size_t size_ = 0;
 };
 
-// The block as a parameter of a graph.
-runtime::TensorId Use(runtime::Graph& graph, const ParamBlock& block);
+// The block as a parameter of a graph; `half`: the copy that is rounded to bf16.
+runtime::TensorId Use(runtime::Graph& graph, const ParamBlock& block, bool half = false);
 
 }  // namespace lanewise::model
 

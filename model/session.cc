@@ -11,13 +11,14 @@ namespace lanewise::model {
 using runtime::StrCat;
 
 struct Session::Runner {
-  Runner(const Model& model, const runtime::Scheduler& scheduler, size_t sequences, size_t steps_in,
-         const SessionOptions& options)
+  Runner(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
+         size_t sequences, size_t steps_in, const SessionOptions& options)
       : steps(steps_in) {
     ModelGraph built = model.Build({.sequences = sequences,
                                     .steps = steps,
                                     .logits = true,
                                     .state = true,
+                                    .half_weights = weights.half != nullptr,
                                     .cache_capacity = options.cache_capacity,
                                     .slide_cache = options.slide});
     auto graph = std::make_shared<const runtime::Graph>(std::move(built.graph));
@@ -25,15 +26,16 @@ struct Session::Runner {
         runtime::MakePlan(*graph, scheduler.All().max_workers()));
     ports = std::move(built);
     executor = std::make_unique<runtime::Executor>(graph, plan);
+    executor->BindParameters(weights, nullptr);
   }
   size_t steps;
   ModelGraph ports;  // its graph has moved to the executor
   std::unique_ptr<runtime::Executor> executor;
 };
 
-Session::Session(const Model& model, const float* weights, const runtime::Scheduler& scheduler,
-                 const SessionOptions& options)
-    : model_(model), weights_(weights), scheduler_(scheduler), options_(options) {
+Session::Session(const Model& model, const runtime::Weights& weights,
+                 const runtime::Scheduler& scheduler, const SessionOptions& options)
+    : model_(model), scheduler_(scheduler), options_(options) {
   if (options_.cache_capacity == 0) options_.cache_capacity = model.context();
   specs_ = model.state(options_.cache_capacity);
   size_t floats = 0;
@@ -45,13 +47,10 @@ Session::Session(const Model& model, const float* weights, const runtime::Schedu
       std::all_of(specs_.begin(), specs_.end(), [](const StateSpec& s) { return s.in_place; });
   states_[0] = runtime::Arena("model state", floats * sizeof(float));
   if (!in_place) states_[1] = runtime::Arena("model state", floats * sizeof(float));
-  decode_ = std::make_shared<Runner>(model, scheduler, options_.streams, 1, options_);
+  decode_ = std::make_shared<Runner>(model, weights, scheduler, options_.streams, 1, options_);
   if (options_.streams == 1 && options_.prefill_steps > 1) {
     const size_t steps = std::min(options_.prefill_steps, options_.cache_capacity);
-    prefill_ = std::make_shared<Runner>(model, scheduler, 1, steps, options_);
-  }
-  for (Runner* runner : {decode_.get(), prefill_.get()}) {
-    if (runner != nullptr) runner->executor->BindParameters(weights, nullptr);
+    prefill_ = std::make_shared<Runner>(model, weights, scheduler, 1, steps, options_);
   }
   logits_.resize(options_.streams * model.vocab_size());
   tokens_.resize(std::max(options_.streams, options_.prefill_steps));

@@ -25,7 +25,8 @@ struct SessionOptions {
 // sample while training). Nothing is allocated after construction.
 class Session {
  public:
-  Session(const Model& model, const float* weights, const runtime::Scheduler& scheduler,
+  // With bf16 weights, products read those.
+  Session(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
           const SessionOptions& options = {});
 
   // Forgets everything: position 0, zero state.
@@ -60,7 +61,6 @@ class Session {
   std::span<float> State(size_t which, size_t spec) const;
 
   const Model& model_;
-  const float* weights_;
   const runtime::Scheduler& scheduler_;
   SessionOptions options_;
   std::vector<StateSpec> specs_;

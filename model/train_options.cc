@@ -125,6 +125,7 @@ void TrainOptions::Validate() const {
     CheckName("--preset", "preset", sizes.preset, {"260K", "15M", "42M", "110M"});
   }
   CheckName("--init", "scheme of initial values", init, {"default", "seed"});
+  CheckName("--dtype", "type of number", dtype, {"float32", "bf16"});
   CheckName("--recompute", "way of recomputing", recompute, {"none", "layer", "auto"});
   CheckModelOptions(*this);
   CheckSizes(sizes);

@@ -53,6 +53,7 @@ struct TrainOptions {
   std::string init = "default";
   uint64_t seed = 1337;
   std::string recompute = "auto";  // none, layer, auto
+  std::string dtype = "float32";   // of matrix products: float32 or bf16
 
   double val_fraction = 0.1;
   std::optional<int64_t> eval_every;   // steps; 0: never but at the end
@@ -84,6 +85,7 @@ struct TrainPlan {
   std::string init;
   uint64_t seed = 0;
   std::string recompute;
+  std::string dtype = "float32";
   int64_t eval_every = 0, eval_tokens = 0, save_every = 0;  // -1: chosen while running
   int64_t keep = 2;
   double val_fraction = 0.1;

@@ -96,6 +96,7 @@ Json TrainPlan::ToJson() const {
           {"init", init},
           {"seed", seed},
           {"recompute", recompute},
+          {"dtype", dtype},
           {"eval_every", eval_every},
           {"eval_tokens", eval_tokens},
           {"save_every", save_every},
@@ -133,6 +134,10 @@ TrainPlan TrainPlan::FromJson(const Json& json, const std::string& where) {
   plan.init = GetString(json, "init", where);
   plan.seed = GetSeed(json, where);
   plan.recompute = GetString(json, "recompute", where);
+  plan.dtype = GetString(json, "dtype", where);
+  if (plan.dtype != "float32" && plan.dtype != "bf16") {
+    throw InputError(where + ": \"dtype\" is \"" + plan.dtype + "\"; known are float32 and bf16");
+  }
   plan.eval_every = count("eval_every", -1, kMany);
   plan.eval_tokens = count("eval_tokens", -1, kMany);
   plan.save_every = count("save_every", -1, kMany);

@@ -22,6 +22,7 @@ GraphOptions ShardOptions(const StepShape& shape, size_t shards) {
           .losses = true,
           .gradients = true,
           .state = shape.carry_state,
+          .half_weights = shape.half_weights,
           .label_smoothing = shape.label_smoothing,
           .dropout = shape.dropout,
           .recompute_layers = shape.recompute_layers};
@@ -89,7 +90,7 @@ TrainStep::TrainStep(const Model& model, const runtime::Scheduler& scheduler,
   }
 }
 
-void TrainStep::Bind(runtime::Executor& executor, size_t shard, const float* weights,
+void TrainStep::Bind(runtime::Executor& executor, size_t shard, const runtime::Weights& weights,
                      std::span<const int32_t> inputs, std::span<const int32_t> targets) {
   const size_t sequences = shape_.sequences / shards();
   const size_t row = shard * sequences * shape_.steps;
@@ -107,7 +108,8 @@ void TrainStep::Bind(runtime::Executor& executor, size_t shard, const float* wei
   }
 }
 
-TrainStep::Loss TrainStep::Accumulate(const float* weights, std::span<const int32_t> inputs,
+TrainStep::Loss TrainStep::Accumulate(const runtime::Weights& weights,
+                                      std::span<const int32_t> inputs,
                                       std::span<const int32_t> targets, float scale, uint64_t seed,
                                       uint32_t step, uint32_t row) {
   LW_CHECK(inputs.size() == nll_.size() && targets.size() == nll_.size(),

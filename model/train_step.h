@@ -22,6 +22,7 @@ struct StepShape {
   float label_smoothing = 0;
   float dropout = 0;
   bool recompute_layers = false;
+  bool half_weights = false;  // see GraphOptions
 };
 
 // Into how many shards a batch is cut: a function of sizes alone, so that the bits are the same for
@@ -49,7 +50,7 @@ class TrainStep {
   };
   // One micro-batch [sequences * steps]: adds the gradient of scale * sum of losses. `row` numbers
   // the micro-batch's first row within the step (dropout), `step` counts from 1.
-  Loss Accumulate(const float* weights, std::span<const int32_t> inputs,
+  Loss Accumulate(const runtime::Weights& weights, std::span<const int32_t> inputs,
                   std::span<const int32_t> targets, float scale, uint64_t seed, uint32_t step,
                   uint32_t row);
   // Adds up the shards' gradients. Returns the sum of their squares; not finite when any is not.
@@ -72,7 +73,7 @@ class TrainStep {
   size_t shards() const { return shards_; }
 
  private:
-  void Bind(runtime::Executor& executor, size_t shard, const float* weights,
+  void Bind(runtime::Executor& executor, size_t shard, const runtime::Weights& weights,
             std::span<const int32_t> inputs, std::span<const int32_t> targets);
 
   const Model& model_;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/bfloat16.h"
 #include "model/error.h"
 #include "model/optimizer.h"
 #include "model/sampler.h"
@@ -62,6 +63,7 @@ class Trainer::Impl {
   TrainPlan plan_;
   std::unique_ptr<Model> model_;
   runtime::Arena weights_;
+  runtime::Arena half_;  // their bf16 copies, which products read; empty with float32
   MemoryPlan memory_;
 
  private:
@@ -76,6 +78,11 @@ class Trainer::Impl {
   void Save();
   bool Stopping() const { return setup_.stop != nullptr && setup_.stop->load() != 0; }
   std::span<float> Weights() { return weights_.Floats(); }
+  std::span<kernels::BFloat16> Half() { return half_.As<kernels::BFloat16>(); }
+  runtime::Weights Reading() { return {Weights().data(), Half().data()}; }
+  void RoundWeights() {
+    if (!Half().empty()) kernels::RoundToBFloat16(Weights(), Half());
+  }
   double Seconds() const { return seconds_before_ + (Now() - started_); }
 
   const Tokenizer& tokenizer_;
@@ -132,6 +139,11 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
                "; a smaller --batch or --ctx, --recompute layer, or a smaller model makes it fit"));
   }
   weights_ = runtime::Arena("parameters", model_->params().buffer_size() * sizeof(float));
+  const bool half = plan_.dtype == "bf16";
+  if (half) {
+    half_ = runtime::Arena("bf16 parameters",
+                           model_->params().buffer_size() * sizeof(kernels::BFloat16));
+  }
   step_ = std::make_unique<TrainStep>(
       *model_, scheduler,
       StepShape{.sequences = static_cast<size_t>(plan_.batch),
@@ -139,7 +151,8 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
                 .carry_state = plan_.carry_state,
                 .label_smoothing = static_cast<float>(plan_.label_smoothing),
                 .dropout = static_cast<float>(plan_.dropout),
-                .recompute_layers = memory_.recompute},
+                .recompute_layers = memory_.recompute,
+                .half_weights = half},
       setup.profiler);
   optimizer_ = std::make_unique<Optimizer>(model_->params(), scheduler);
   const size_t rows = static_cast<size_t>(plan_.batch * plan_.ctx * plan_.grad_accum);
@@ -147,16 +160,21 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
   targets_.resize(rows);
   reset_.resize(static_cast<size_t>(plan_.grad_accum));
   if (data.validation.size() >= 2) {
-    evaluator_ = std::make_unique<Evaluator>(*model_, scheduler, static_cast<size_t>(plan_.ctx));
-    session_ = std::make_unique<Session>(*model_, Weights().data(), scheduler,
+    evaluator_ =
+        std::make_unique<Evaluator>(*model_, scheduler, static_cast<size_t>(plan_.ctx), 0, half);
+    session_ = std::make_unique<Session>(*model_, Reading(), scheduler,
                                          SessionOptions{.prefill_steps = 1});
   }
 }
 
-void Trainer::Impl::Initialize() { model_->Initialize(plan_.init, plan_.seed, Weights()); }
+void Trainer::Impl::Initialize() {
+  model_->Initialize(plan_.init, plan_.seed, Weights());
+  RoundWeights();
+}
 
 void Trainer::Impl::InitializeFrom(const ModelFile& file) {
   LoadWeights(file, model_->params(), Weights());
+  RoundWeights();
 }
 
 void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
@@ -169,6 +187,7 @@ void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
                      ": the training data are not those of this run; give --data the same text, or "
                      "start a new run with --from");
   }
+  RoundWeights();
   source_->set_position(state.position);
   done_ = saved_step_ = state.step;
   tokens_ = state.tokens;
@@ -247,7 +266,7 @@ TrainStep::Loss Trainer::Impl::Gradients(int64_t step) {
   for (size_t a = 0; a < reset_.size(); ++a) {
     if (reset_[a]) step_->ResetState();
     const TrainStep::Loss loss =
-        step_->Accumulate(Weights().data(), std::span(inputs_).subspan(a * rows, rows),
+        step_->Accumulate(Reading(), std::span(inputs_).subspan(a * rows, rows),
                           std::span(targets_).subspan(a * rows, rows), scale, plan_.seed,
                           static_cast<uint32_t>(step), static_cast<uint32_t>(a * rows));
     sum.loss += loss.loss;
@@ -291,7 +310,7 @@ StepReport Trainer::Impl::DoStep() {
                         .beta2 = plan_.beta2,
                         .eps = plan_.eps,
                         .weight_decay = plan_.weight_decay},
-                       clip, Weights(), step_->gradients());
+                       clip, Weights(), step_->gradients(), Half());
     if (step_->shards() > 1) step_->Zero();
     skipped_ = 0;
     train_loss_ = train_loss_ == 0 ? report.loss : 0.95 * train_loss_ + 0.05 * report.loss;
@@ -320,7 +339,7 @@ void Trainer::Impl::Evaluate(bool whole) {
     return !Stopping();
   };
   const EvaluateResult result =
-      evaluator_->Run(Weights().data(), whole ? data_.validation : excerpt_, options);
+      evaluator_->Run(Reading(), whole ? data_.validation : excerpt_, options);
   // A part that was cut short must not be compared with whole ones.
   if (Stopping()) return;
   EvalReport report;

@@ -31,9 +31,11 @@ class Arena {
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
-  std::span<float> Floats() const {
-    return {reinterpret_cast<float*>(data_), size_ / sizeof(float)};
+  template <typename T>
+  std::span<T> As() const {
+    return {reinterpret_cast<T*>(data_), size_ / sizeof(T)};
   }
+  std::span<float> Floats() const { return As<float>(); }
 
  private:
   std::byte* data_ = nullptr;

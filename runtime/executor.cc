@@ -31,11 +31,17 @@ void Executor::Bind(TensorId id, const void* data) {
   tensors_[static_cast<size_t>(id.index)].data = const_cast<void*>(data);
 }
 
-void Executor::BindParameters(const float* weights, float* gradients) {
+void Executor::BindParameters(const Weights& weights, float* gradients) {
   for (size_t t = 0; t < tensors_.size(); ++t) {
     const TensorInfo& info = graph_->tensors()[t];
     if (info.role == Role::kParameter) {
-      tensors_[t].data = const_cast<float*>(weights + info.offset);
+      if (info.dtype == DType::kBFloat16) {
+        LW_CHECK(weights.half != nullptr, info.name, ": no bf16 weights were bound");
+        tensors_[t].data = const_cast<kernels::BFloat16*>(weights.half + info.offset);
+      } else {
+        LW_CHECK(weights.full != nullptr, info.name, ": no weights were bound");
+        tensors_[t].data = const_cast<float*>(weights.full + info.offset);
+      }
     } else if (info.role == Role::kGradient) {
       LW_CHECK(gradients != nullptr, info.name, ": no gradient buffer was bound");
       tensors_[t].data = gradients + info.offset;

@@ -26,7 +26,7 @@ class Executor {
   void Bind(TensorId id, const void* data);
   // The flat buffers that parameter and gradient offsets refer to. gradients may be null without
   // training.
-  void BindParameters(const float* weights, float* gradients);
+  void BindParameters(const Weights& weights, float* gradients);
 
   // Runs all nodes. profiler may be null; `track` labels its zones.
   void Run(const Parallel& parallel, Profiler* profiler = nullptr, int track = 0);

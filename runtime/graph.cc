@@ -67,9 +67,10 @@ TensorId Graph::Constant(std::string name, size_t rows, size_t cols, std::vector
 }
 
 TensorId Graph::Parameter(std::string name, size_t offset, size_t rows, size_t cols, size_t stride,
-                          bool trained) {
+                          bool trained, DType dtype) {
   LW_CHECK(stride >= cols, name, ": stride ", stride, " below ", cols, " columns");
   const TensorId id = New({.name = std::move(name),
+                           .dtype = dtype,
                            .role = Role::kParameter,
                            .rows = rows,
                            .cols = cols,
@@ -244,6 +245,7 @@ TensorId GradBuilder::ParameterGrad(TensorId parameter) {
   if (fresh) {
     TensorInfo info = Info(parameter);
     info.role = Role::kGradient;
+    info.dtype = DType::kFloat32;
     info.name = "d " + info.name;
     it->second = graph_.New(std::move(info));
   }

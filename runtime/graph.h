@@ -23,9 +23,10 @@ class Graph {
   TensorId External(std::string name, size_t rows, size_t cols, DType dtype = DType::kFloat32);
   TensorId Constant(std::string name, size_t rows, size_t cols, std::vector<float> values);
   // A matrix in the flat parameter buffer: element (r, c) is at offset + r * stride + c.
-  // Frozen parameters (trained = false) get no gradient.
+  // Frozen parameters (trained = false) get no gradient. A bf16 one is read from Weights::half; its
+  // gradient is float32.
   TensorId Parameter(std::string name, size_t offset, size_t rows, size_t cols, size_t stride,
-                     bool trained = true);
+                     bool trained = true, DType dtype = DType::kFloat32);
   // Columns [col, col + cols) of an activation. Writers of all views together fill the base.
   TensorId View(TensorId base, size_t col, size_t cols);
 

@@ -106,15 +106,15 @@ MachineInfo DescribeMachine() {
   return info;
 }
 
-double MeasurePeakGflops(const Scheduler& scheduler, double seconds) {
+double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16) {
+  const auto probe = bf16 ? &kernels::RunBf16Probe : &kernels::RunFmaProbe;
   size_t iterations = 1000;
   double best = 0;
   std::vector<double> done(scheduler.threads());
   const Clock::time_point begin = Clock::now();
   do {
     const Clock::time_point start = Clock::now();
-    scheduler.All().For(
-        done.size(), [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(iterations); });
+    scheduler.All().For(done.size(), [&](size_t task, size_t) { done[task] = probe(iterations); });
     const double elapsed = SecondsSince(start);
     double operations = 0;
     for (const double count : done) operations += count;

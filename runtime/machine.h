@@ -22,7 +22,7 @@ MachineInfo DescribeMachine();
 // float32 multiply-adds per nanosecond (GFLOP/s) of all the scheduler's threads together, measured
 // for about `seconds`. The figure moves with the load of a shared machine: measure it beside what
 // it is compared with.
-double MeasurePeakGflops(const Scheduler& scheduler, double seconds);
+double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
 
 // GB/s that all threads together read from memory, over `bytes` (beyond every cache).
 double MeasureReadBandwidth(const Scheduler& scheduler, size_t bytes, double seconds);

@@ -14,8 +14,12 @@ using kernels::MatmulTile;
 
 // Less work than this (two operations per multiply-add) does not pay for waking a thread.
 constexpr double kWorthwhileFlops = 3e6;
-// Operations that fit into the time of reading one weight from memory: with few rows that is the work.
+// Operations that fit into the time of reading one weight from memory: with few rows that is the
+// work.
 constexpr double kReadFlops = 24;
+
+// Roughly how much faster AMX is than float32.
+constexpr double kAmxSpeed = 8;
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -25,18 +29,21 @@ struct Grid {
   size_t columns = 1;
 };
 
-// Columns first: then no two workers pack the same part of B. Rows as well where B is narrow.
-Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers) {
+// Columns first: then no two workers pack the same part of B. Rows as well where B is narrow. Tiles
+// of AMX compute so fast that packing counts as much: one range a worker, along the longer side.
+Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers, bool amx) {
   const double weights = static_cast<double>(args.n) * static_cast<double>(args.k);
   const double work = weights * std::max(2.0 * static_cast<double>(args.m), kReadFlops);
-  const auto useful = static_cast<size_t>(work / kWorthwhileFlops);
+  const auto useful =
+      static_cast<size_t>(work / (amx ? kAmxSpeed * kWorthwhileFlops : kWorthwhileFlops));
   workers = std::min(workers, useful);
   if (workers < 2) return {};
   const size_t tiles_n = CeilDiv(args.n, tile.columns);
   const size_t tiles_m = CeilDiv(args.m, tile.rows);
+  if (amx && args.m >= args.n) return {.rows = std::min(workers, tiles_m), .columns = 1};
   Grid grid;
   // Two ranges a worker even out cores of unequal speed, where each still has enough tiles.
-  const size_t wanted = std::min(2 * workers, useful);
+  const size_t wanted = amx ? workers : std::min(2 * workers, useful);
   grid.columns = std::clamp<size_t>(tiles_n / 4, 1, wanted);
   grid.rows = std::clamp<size_t>(CeilDiv(wanted, grid.columns), 1, tiles_m);
   return grid;
@@ -48,24 +55,33 @@ size_t Boundary(size_t i, size_t parts, size_t size, size_t unit) {
   return std::min(size, (i * units / parts) * unit);
 }
 
-size_t ScratchPerWorker(size_t m, size_t n, size_t k) {
-  return CeilDiv(kernels::MatmulScratchBytes(m, n, k), 64) * 64;
+size_t ScratchPerWorker(size_t m, size_t n, size_t k, bool bf16) {
+  return CeilDiv(kernels::MatmulScratchBytes(m, n, k, bf16), 64) * 64;
 }
 
 }  // namespace
 
-size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers) {
-  return ScratchPerWorker(m, n, k) * max_workers;
+kernels::MatmulWeights AsWeights(const Tensor& w, bool transposed) {
+  const size_t row = transposed ? 1 : w.stride;
+  const size_t column = transposed ? w.stride : 1;
+  if (!IsBf16(w)) return {.strided = {w.F32().data, row, column}};
+  return {.strided = {nullptr, row, column}, .bf16 = w.BF16().data};
+}
+
+size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers, bool bf16) {
+  return ScratchPerWorker(m, n, k, bf16) * max_workers;
 }
 
 void Matmul(const Parallel& par, const MatmulArgs& args, std::span<std::byte> scratch) {
-  const MatmulTile tile = kernels::MatmulTileSize();
-  const Grid grid = ChooseGrid(args, tile, par.max_workers());
+  const bool amx = args.bf16 && args.m > kernels::kMatmulSkinnyRows &&
+                   kernels::MatmulBf16Unit() == kernels::Bf16Unit::kAmx;
+  const MatmulTile tile = kernels::MatmulTileSize(args.bf16);
+  const Grid grid = ChooseGrid(args, tile, par.max_workers(), amx);
   if (grid.rows * grid.columns <= 1) {
     kernels::Matmul(args, scratch);
     return;
   }
-  const size_t bytes = ScratchPerWorker(args.m, args.n, args.k);
+  const size_t bytes = ScratchPerWorker(args.m, args.n, args.k, args.bf16);
   par.For(grid.rows * grid.columns, [&](size_t task, size_t worker) {
     const size_t i = task % grid.rows;
     const size_t j = task / grid.rows;

@@ -27,6 +27,16 @@ enum class Role : uint8_t {
   kGradient,    // the flat gradient buffer, at the same `offset`; operations add to it
 };
 
+// The flat buffers that parameter offsets refer to: float32, and bf16 for the parameters that a
+// graph declares as such. Either may be null where a graph does not use it.
+struct Weights {
+  // NOLINTNEXTLINE(google-explicit-constructor): most weights are float32 alone
+  Weights(const float* full_in, const kernels::BFloat16* half_in = nullptr)
+      : full(full_in), half(half_in) {}
+  const float* full;
+  const kernels::BFloat16* half;
+};
+
 // Names a tensor of one graph. Default-constructed: no tensor (an optional input left out).
 struct TensorId {
   int32_t index = -1;
@@ -62,6 +72,9 @@ struct Tensor {
   Mat<float> F32() const { return {static_cast<float*>(data), rows, cols, stride}; }
   // All elements in a row; only for tensors without gaps between rows.
   std::span<float> Flat() const { return {static_cast<float*>(data), rows * cols}; }
+  Mat<const kernels::BFloat16> BF16() const {
+    return {static_cast<const kernels::BFloat16*>(data), rows, cols, stride};
+  }
   std::span<const int32_t> Ints() const { return {static_cast<const int32_t*>(data), rows * cols}; }
 };
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bench/kernels/matmul_peers.h"
+#include "kernels/bfloat16.h"
 #include "kernels/peak.h"
 
 namespace lanewise::kernels {
@@ -33,9 +34,9 @@ double Median(std::vector<double> v) {
   return v.empty() ? 0.0 : v[v.size() / 2];
 }
 
-double PeakFlops() {
+double PeakFlops(double (*probe)(size_t)) {
   const double start = Seconds();
-  const double flops = RunFmaProbe(20000);
+  const double flops = probe(20000);
   return flops / (Seconds() - start);
 }
 
@@ -71,6 +72,19 @@ class Product {
            static_cast<double>(shape_.k);
   }
   void Run() { Matmul(args_, scratch_); }
+  // The same product with operands rounded to bf16; weights are stored so, the right operand of a
+  // weight gradient is not.
+  void RunBf16() {
+    if (half_.empty()) {
+      half_.resize(b_.size());
+      RoundToBFloat16(b_, half_);
+      scratch_.resize(MatmulScratchBytes(shape_.m, shape_.n, shape_.k, true));
+    }
+    MatmulArgs args = args_;
+    args.bf16 = true;
+    if (shape_.form[0] != 'T') args.b.bf16 = half_.data();
+    Matmul(args, scratch_);
+  }
   void RunPeer(const bench::Sgemm& sgemm) {
     sgemm({shape_.form[0] == 'T', shape_.form[1] == 'T', shape_.m, shape_.n, shape_.k, a_.data(),
            b_.data(), args_.epilogue == MatmulEpilogue::kAccumulate ? 1.0f : 0.0f, c_.data()});
@@ -81,6 +95,7 @@ class Product {
 
   Shape shape_;
   std::vector<float> a_, b_, c_;
+  std::vector<BFloat16> half_;
   std::vector<std::byte> scratch_;
   MatmulArgs args_;
 };
@@ -98,22 +113,26 @@ void BenchMatmul(benchmark::State& state, const Shape& shape) {
   Product product(shape);
   const double flops = product.Flops();
   const auto repeats = static_cast<size_t>(std::clamp(1e9 / flops, 1.0, 1e6));
-  std::vector<double> rates, of_peak;
+  std::vector<double> rates, of_peak, bf16_rates, bf16_of_peak;
   std::vector<std::vector<double>> ratios(bench::Peers().size());
   for (auto _ : state) {
-    const double before = PeakFlops();
+    const double before = PeakFlops(RunFmaProbe);
     const double rate = Rate(flops, repeats, [&] { product.Run(); });
-    const double peak = (before + PeakFlops()) / 2;
+    const double peak = (before + PeakFlops(RunFmaProbe)) / 2;
     rates.push_back(rate);
     of_peak.push_back(rate / peak);
     for (size_t i = 0; i < ratios.size(); ++i) {
       const bench::Sgemm& sgemm = bench::Peers()[i].sgemm;
       ratios[i].push_back(rate / Rate(flops, repeats, [&] { product.RunPeer(sgemm); }));
     }
+    bf16_rates.push_back(Rate(flops, repeats, [&] { product.RunBf16(); }));
+    bf16_of_peak.push_back(bf16_rates.back() / PeakFlops(RunBf16Probe));
     state.SetIterationTime(flops / rate);
   }
   state.counters["gflops"] = Median(rates) * 1e-9;
   state.counters["of_peak"] = Median(of_peak);
+  state.counters["bf16_gflops"] = Median(bf16_rates) * 1e-9;
+  state.counters["bf16_of_peak"] = Median(bf16_of_peak);
   for (size_t i = 0; i < ratios.size(); ++i) {
     state.counters["vs_" + bench::Peers()[i].name] = Median(ratios[i]);
   }

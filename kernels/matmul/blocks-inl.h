@@ -14,6 +14,7 @@
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul/pack-inl.h"
+#include "kernels/matmul/parts-inl.h"
 #include "kernels/matmul/tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,8 +33,6 @@ inline constexpr size_t kCompactFloats = size_t{160} << 10;
 inline constexpr size_t kResidentFloats = size_t{96} << 10;
 inline constexpr size_t kBlockAFloats = size_t{512} << 10;
 
-HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
-
 // k in near-equal blocks of a multiple of four.
 struct BlocksK {
   size_t count, size;
@@ -45,8 +44,6 @@ struct BlocksK {
 
 // Fewer tiles of rows than this do not pay for a copy of B.
 inline constexpr size_t kTilesWorthPacking = 3;
-
-HWY_INLINE size_t TileColumns() { return kTileVectors * hn::Lanes(DF()); }
 
 // Columns of B per block of k steps, a multiple of the tile; rows of A likewise.
 HWY_INLINE size_t BlockColumns(size_t k) {
@@ -64,6 +61,7 @@ struct Block {
   float* a_panels;  // null: read in place, a_k is 1
   bool a_ready;     // a_panels is filled
   const float* b;
+  const BFloat16* b_half;  // not null: B is here instead, and goes through panels
   size_t b_k, b_n;
   float* b_panels;  // null: read in place, b_n is 1
   bool b_ready;
@@ -99,16 +97,20 @@ HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, si
       tile.a_k = kTileRows;
     }
   }
-  tile.b = block.b + column * block.b_n;
+  tile.b = block.b_half == nullptr ? block.b + column * block.b_n : nullptr;
   tile.b_k = block.b_k;
   tile.last = columns % lanes;
   // The last panel is copied even where the others are not: its padding may be read.
   if (block.b_panels != nullptr || tile.last != 0) {
     float* panel = block.b_panels != nullptr ? block.b_panels + column * block.k : block.b_edge;
     const bool first = !block.b_ready && i == 0;
-    copy_b = first && whole && block.b_n == 1 && tile.last == 0;
+    copy_b = first && whole && block.b_n == 1 && tile.last == 0 && block.b_half == nullptr;
     tile.copy_b = panel;
-    if (first && !copy_b) PackBPanel(tile.b, block.b_k, block.b_n, columns, block.k, panel);
+    if (first && block.b_half != nullptr) {
+      PackBPanel(block.b_half + column * block.b_n, block.b_k, block.b_n, columns, block.k, panel);
+    } else if (first && !copy_b) {
+      PackBPanel(tile.b, block.b_k, block.b_n, columns, block.k, panel);
+    }
     if (!copy_b) {
       tile.b = panel;
       tile.b_k = width * lanes;
@@ -164,29 +166,6 @@ HWY_INLINE void RunBlock(Block& block) {
       column += columns;
     }
   }
-}
-
-// What the epilogue adds to the product: nothing, C itself, a residual, or one row for all.
-struct Addend {
-  const float* data;
-  size_t stride;
-};
-HWY_INLINE Addend EpilogueAddend(const MatmulArgs& args) {
-  switch (args.epilogue) {
-    case MatmulEpilogue::kOverwrite:
-      return {nullptr, 0};
-    case MatmulEpilogue::kAccumulate:
-      return {args.c, args.c_stride};
-    case MatmulEpilogue::kResidual:
-      return {args.residual, args.residual_stride};
-    case MatmulEpilogue::kBias:
-      return {args.residual, 0};
-  }
-  return {nullptr, 0};
-}
-
-HWY_INLINE float* AlignUp(void* p) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) & ~uintptr_t{63});
 }
 
 // One product over one range: its blocks in order (rows, then k, then columns), with what is
@@ -263,14 +242,20 @@ class BlockedProduct {
   const float* A(const Position& at) const {
     return args_.a.data + at.m * args_.a.row_stride + at.k * blocks_k_.size * args_.a.col_stride;
   }
-  const float* B(const Position& at) const {
+  size_t OffsetB(const Position& at) const {
     const MatmulOperand& b = args_.b.strided;
-    return b.data + at.k * blocks_k_.size * b.row_stride + at.n * b.col_stride;
+    return at.k * blocks_k_.size * b.row_stride + at.n * b.col_stride;
   }
   Ahead AheadB(const Position& at) const {
     const MatmulOperand& b = args_.b.strided;
-    if (b.col_stride == 1) return {B(at), b.row_stride, Steps(at), Columns(at)};
-    return {B(at), b.col_stride, Columns(at), b.row_stride == 1 ? Steps(at) : 0};
+    const bool rows = b.col_stride == 1;
+    const size_t stride = rows ? b.row_stride : b.col_stride;
+    const size_t count = rows ? Steps(at) : Columns(at);
+    const size_t length = rows ? Columns(at) : b.row_stride == 1 ? Steps(at) : 0;
+    if (args_.b.bf16 == nullptr) return {b.data + OffsetB(at), stride, count, length};
+    // In floats; half a float more or less does not matter here.
+    return {reinterpret_cast<const float*>(args_.b.bf16 + OffsetB(at)), stride / 2, count,
+            length / 2};
   }
 
   HWY_INLINE Block MakeBlock(const Position& at, const Addend& add) const {
@@ -285,12 +270,18 @@ class BlockedProduct {
     block.a_panels = pack_a_ ? a_panels_ : nullptr;
     block.a_ready = at.n != range_.n_begin;
     block.fetch_a = args_.m * args_.k > kResidentFloats;
-    block.b = B(at);
+    block.b = args_.b.strided.data;
+    block.b_half = args_.b.bf16;
+    if (block.b_half == nullptr) {
+      block.b += OffsetB(at);
+    } else {
+      block.b_half += OffsetB(at);
+    }
     block.b_k = args_.b.strided.row_stride;
     block.b_n = args_.b.strided.col_stride;
     const bool compact = block.b_k * block.k <= kCompactFloats;
-    const bool in_place =
-        block.b_n == 1 && (compact || block.m <= (kTilesWorthPacking - 1) * kTileRows);
+    const bool in_place = block.b_half == nullptr && block.b_n == 1 &&
+                          (compact || block.m <= (kTilesWorthPacking - 1) * kTileRows);
     block.b_panels = in_place ? nullptr : b_panels_;
     block.b_edge = b_panels_;
     block.c = args_.c + at.m * args_.c_stride + at.n;

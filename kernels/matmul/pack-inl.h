@@ -14,31 +14,12 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
-#include "kernels/matmul/tile-inl.h"
+#include "kernels/matmul/parts-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
-
-// Vectors of the next panel when `left` vectors are left: full tiles, and two of two rather than
-// a full one and one of a single vector.
-HWY_INLINE size_t PanelVectors(size_t left) {
-  if (left <= kTileVectors) return left;
-  return kTileVectors == 3 && left == 4 ? 2 : kTileVectors;
-}
-
-// Row tiles of near-equal height instead of a small remainder.
-struct RowTiles {
-  size_t count, height, taller;  // the first `taller` tiles have one row more than `height`
-
-  explicit RowTiles(size_t rows)
-      : count((rows + kTileRows - 1) / kTileRows),
-        height(count == 0 ? 0 : rows / count),
-        taller(count == 0 ? 0 : rows % count) {}
-  size_t Begin(size_t i) const { return i * height + std::min(i, taller); }
-  size_t Rows(size_t i) const { return height + (i < taller ? 1 : 0); }
-};
 
 // One panel of A of any strides: k times kTileRows floats.
 HWY_INLINE void PackA(const float* a, size_t a_row, size_t a_k, size_t rows, size_t k,
@@ -49,20 +30,20 @@ HWY_INLINE void PackA(const float* a, size_t a_row, size_t a_k, size_t rows, siz
 }
 
 // One panel of B whose columns lie side by side. `last`: valid lanes of the last vector, 0 if all.
-template <size_t kVectors>
-HWY_INLINE void CopyPanelRow(const float* HWY_RESTRICT from, size_t last, float* HWY_RESTRICT to) {
+template <size_t kVectors, typename T>
+HWY_INLINE void CopyPanelRow(const T* HWY_RESTRICT from, size_t last, float* HWY_RESTRICT to) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
-  if constexpr (kVectors > 1) hn::StoreU(hn::LoadU(d, from), d, to);
-  if constexpr (kVectors > 2) hn::StoreU(hn::LoadU(d, from + lanes), d, to + lanes);
+  if constexpr (kVectors > 1) hn::StoreU(LoadWide(from), d, to);
+  if constexpr (kVectors > 2) hn::StoreU(LoadWide(from + lanes), d, to + lanes);
   const size_t tail = (kVectors - 1) * lanes;
-  const VF x =
-      HWY_UNLIKELY(last != 0) ? hn::LoadN(d, from + tail, last) : hn::LoadU(d, from + tail);
+  const VF x = HWY_UNLIKELY(last != 0) ? LoadWideN(from + tail, last) : LoadWide(from + tail);
   hn::StoreU(x, d, to + tail);
 }
 
 // A panel of B whose columns lie side by side (a row-major [k,n] matrix).
-HWY_INLINE void PackBAlongN(const float* b, size_t b_k, size_t width, size_t last, size_t k,
+template <typename T>
+HWY_INLINE void PackBAlongN(const T* b, size_t b_k, size_t width, size_t last, size_t k,
                             float* HWY_RESTRICT out) {
   const size_t step = width * hn::Lanes(DF());
   for (size_t kk = 0; kk < k; ++kk, b += b_k, out += step) {
@@ -73,72 +54,68 @@ HWY_INLINE void PackBAlongN(const float* b, size_t b_k, size_t width, size_t las
 }
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
-// Four k of every fourth row, one 128-bit block each, as one vector.
-HWY_INLINE VF LoadBlocks(const float* const* rows, size_t k) {
-#if HWY_MAX_BYTES == 16
-  return hn::LoadU(DF(), rows[0] + k);
-#else
-  const hn::FixedTag<float, 4> d4;
-  const hn::FixedTag<float, 8> d8;
-  const auto low = hn::Combine(d8, hn::LoadU(d4, rows[4] + k), hn::LoadU(d4, rows[0] + k));
-#if HWY_MAX_BYTES == 32
-  return low;
-#else
-  const auto high = hn::Combine(d8, hn::LoadU(d4, rows[12] + k), hn::LoadU(d4, rows[8] + k));
-  return hn::Combine(hn::FixedTag<float, 16>(), high, low);
-#endif
-#endif
+// Transposes as many whole steps of k as it can of one vector of rows; returns their number.
+HWY_INLINE size_t TransposeRows(const float* const* rows, size_t k, float* HWY_RESTRICT out,
+                                size_t stride) {
+  size_t kk = 0;
+  for (; kk + 4 <= k; kk += 4) TransposeFour(rows, kk, out + kk * stride, stride);
+  return kk;
 }
-
-// Transposes four k of one vector of rows: out[k * stride + row].
-HWY_INLINE void TransposeFour(const float* const* rows, size_t k, float* HWY_RESTRICT out,
-                              size_t stride) {
+// The same for bf16: pairs of steps are transposed as if they were one float, and then split.
+HWY_INLINE size_t TransposeRows(const BFloat16* const* rows, size_t k, float* HWY_RESTRICT out,
+                                size_t stride) {
+  constexpr size_t kLanes = hn::MaxLanes(DF());
   const DF d;
-  const hn::RepartitionToWide<DF> dw;
-  const VF r0 = LoadBlocks(rows, k);
-  const VF r1 = LoadBlocks(rows + 1, k);
-  const VF r2 = LoadBlocks(rows + 2, k);
-  const VF r3 = LoadBlocks(rows + 3, k);
-  const auto lower01 = hn::BitCast(dw, hn::InterleaveLower(d, r0, r1));
-  const auto lower23 = hn::BitCast(dw, hn::InterleaveLower(d, r2, r3));
-  const auto upper01 = hn::BitCast(dw, hn::InterleaveUpper(d, r0, r1));
-  const auto upper23 = hn::BitCast(dw, hn::InterleaveUpper(d, r2, r3));
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, lower01, lower23)), d, out);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, lower01, lower23)), d, out + stride);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, upper01, upper23)), d, out + 2 * stride);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, upper01, upper23)), d, out + 3 * stride);
+  const hn::RebindToUnsigned<DF> du;
+  const float* pairs[kLanes];
+  for (size_t i = 0; i < kLanes; ++i) pairs[i] = reinterpret_cast<const float*>(rows[i]);
+  HWY_ALIGN float four[4 * kLanes];
+  size_t kk = 0;
+  for (; kk + 8 <= k; kk += 8) {
+    TransposeFour(pairs, kk / 2, four, kLanes);
+    for (size_t i = 0; i < 4; ++i) {
+      const auto pair = hn::BitCast(du, hn::Load(d, four + i * kLanes));
+      float* even = out + (kk + 2 * i) * stride;
+      hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(pair)), d, even);
+      hn::StoreU(hn::BitCast(d, hn::And(pair, hn::Set(du, 0xFFFF0000U))), d, even + stride);
+    }
+  }
+  return kk;
 }
 #endif
 
 // One vector of columns of a panel, each column contiguous in k.
-HWY_INLINE void PackBColumns(const float* b, size_t b_n, size_t columns, size_t k,
+template <typename T>
+HWY_INLINE void PackBColumns(const T* b, size_t b_n, size_t columns, size_t k,
                              float* HWY_RESTRICT out, size_t stride) {
   size_t kk = 0;
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
   constexpr size_t kLanes = hn::MaxLanes(DF());
-  const float* rows[kLanes];
+  const T* rows[kLanes];
   for (size_t i = 0; i < kLanes; ++i) rows[i] = b + std::min(i, columns - 1) * b_n;
-  for (; kk + 4 <= k; kk += 4) TransposeFour(rows, kk, out + kk * stride, stride);
+  kk = TransposeRows(rows, k, out, stride);
 #endif
   const size_t lanes = hn::Lanes(DF());
   for (; kk < k; ++kk) {
     for (size_t i = 0; i < lanes; ++i) {
-      out[kk * stride + i] = b[std::min(i, columns - 1) * b_n + kk];
+      out[kk * stride + i] = Widen(b[std::min(i, columns - 1) * b_n + kk]);
     }
   }
 }
 
 // A panel of `columns` columns of B of any strides.
-HWY_INLINE void PackBStrided(const float* b, size_t b_k, size_t b_n, size_t width, size_t columns,
+template <typename T>
+HWY_INLINE void PackBStrided(const T* b, size_t b_k, size_t b_n, size_t width, size_t columns,
                              size_t k, float* HWY_RESTRICT out) {
   const size_t step = width * hn::Lanes(DF());
   for (size_t kk = 0; kk < k; ++kk, out += step) {
-    for (size_t i = 0; i < step; ++i) out[i] = i < columns ? b[kk * b_k + i * b_n] : 0.0f;
+    for (size_t i = 0; i < step; ++i) out[i] = i < columns ? Widen(b[kk * b_k + i * b_n]) : 0.0f;
   }
 }
 
 // Packs a panel of `columns` columns: k times whole vectors, the last one padded.
-HWY_INLINE void PackBPanel(const float* b, size_t b_k, size_t b_n, size_t columns, size_t k,
+template <typename T>
+HWY_INLINE void PackBPanel(const T* b, size_t b_k, size_t b_n, size_t columns, size_t k,
                            float* HWY_RESTRICT out) {
   const size_t lanes = hn::Lanes(DF());
   const size_t width = (columns + lanes - 1) / lanes;

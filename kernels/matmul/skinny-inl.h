@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
@@ -21,11 +22,22 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
+// The tile that reads weights of type T where they lie, or packed ones.
+template <typename T>
+HWY_INLINE TileFunction SelectSkinnyTile(bool along_k, bool packed, size_t rows, size_t vectors) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (!packed) return SelectHalfTile(rows, vectors);
+  }
+  return SelectTile(along_k, rows, vectors);
+}
+
 // Rows of B that are read side by side: long enough runs for the prefetcher, while C stays in L1.
 inline constexpr size_t kSkinnyStepsK = 16;
 
 // B row-major [k,n]: sixteen rows of it at a time, from the first column to the last, onto C.
-HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const MatmulRange& range, float* edge) {
+template <typename T>
+HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                                float* edge) {
   const size_t lanes = hn::Lanes(DF());
   const size_t vectors = CeilDiv(range.n_end - range.n_begin, lanes);
   const bool along_k = args.a.col_stride == 1;
@@ -45,11 +57,13 @@ HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const MatmulRange& range
     for (size_t column = range.n_begin; column < range.n_end;) {
       const size_t width = PanelVectors(vectors - (column - range.n_begin) / lanes);
       const size_t columns = std::min(width * lanes, range.n_end - column);
-      tile.b = b.data + k * b.row_stride + column;
+      const T* from = weights + k * b.row_stride + column;
+      tile.b = reinterpret_cast<const float*>(from);
       tile.b_k = b.row_stride;
       tile.last = columns % lanes;
-      if (tile.last != 0) {
-        PackBPanel(tile.b, tile.b_k, 1, columns, tile.k, edge);
+      const bool packed = tile.last != 0;
+      if (packed) {
+        PackBPanel(from, tile.b_k, 1, columns, tile.k, edge);
         tile.b = edge;
         tile.b_k = width * lanes;
       }
@@ -58,7 +72,7 @@ HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const MatmulRange& range
         tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
         tile.c = args.c + row * args.c_stride + column;
         tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
-        SelectTile(along_k, tiles.Rows(i), width)(tile);
+        SelectSkinnyTile<T>(along_k, packed, tiles.Rows(i), width)(tile);
       }
       column += columns;
     }
@@ -104,15 +118,15 @@ HWY_INLINE void StoreSums(VF s0, VF s1, VF s2, VF s3, float* HWY_RESTRICT out) {
 
 // out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and four columns, whose addresses are in
 // `w`. Fetches kFetch rows of `ahead` meanwhile.
-template <size_t kRows, size_t kFetch>
-void DotTile(const float* x, size_t x_row, const float* const* w, const float* ahead,
-             size_t ahead_row, size_t k, float* HWY_RESTRICT out) {
+template <typename T, size_t kRows, size_t kFetch>
+void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, size_t ahead_row,
+             size_t k, float* HWY_RESTRICT out) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
-  const float* HWY_RESTRICT w0 = w[0];
-  const float* HWY_RESTRICT w1 = w[1];
-  const float* HWY_RESTRICT w2 = w[2];
-  const float* HWY_RESTRICT w3 = w[3];
+  const T* HWY_RESTRICT w0 = w[0];
+  const T* HWY_RESTRICT w1 = w[1];
+  const T* HWY_RESTRICT w2 = w[2];
+  const T* HWY_RESTRICT w3 = w[3];
 #define LW_DOT_DECLARE(r, j) VF s##r##j = hn::Zero(d);
   LW_DOT_PAIRS(LW_DOT_DECLARE)
 #undef LW_DOT_DECLARE
@@ -125,8 +139,8 @@ void DotTile(const float* x, size_t x_row, const float* const* w, const float* a
 #define LW_DOT_STEP(load)                                                              \
   const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i), v3 = load(w3 + i); \
   LW_DOT_ROW(0, load) LW_DOT_ROW(1, load) LW_DOT_ROW(2, load) LW_DOT_ROW(3, load)
-#define LW_DOT_LOAD(p) hn::LoadU(d, p)
-#define LW_DOT_LOAD_N(p) hn::LoadN(d, p, k - i)
+#define LW_DOT_LOAD(p) LoadWide(p)
+#define LW_DOT_LOAD_N(p) LoadWideN(p, k - i)
   size_t i = 0;
   for (; i + lanes <= k; i += lanes) {
     PrefetchToL2(ahead + i);
@@ -152,15 +166,17 @@ void DotTile(const float* x, size_t x_row, const float* const* w, const float* a
 #undef LW_DOT_PAIRS
 #undef LW_DOT_COLUMNS
 
-using DotFunction = void (*)(const float*, size_t, const float* const*, const float*, size_t,
-                             size_t, float*);
+template <typename T>
+using DotFunction = void (*)(const float*, size_t, const T* const*, const T*, size_t, size_t,
+                             float*);
 
-HWY_INLINE DotFunction SelectDot(size_t rows, size_t fetch) {
-  static constexpr DotFunction kTable[kDotRows][3] = {
-      {&DotTile<1, 1>, &DotTile<1, 2>, &DotTile<1, 4>},
-      {&DotTile<2, 1>, &DotTile<2, 2>, &DotTile<2, 4>},
-      {&DotTile<3, 1>, &DotTile<3, 2>, &DotTile<3, 4>},
-      {&DotTile<4, 1>, &DotTile<4, 2>, &DotTile<4, 4>}};
+template <typename T>
+HWY_INLINE DotFunction<T> SelectDot(size_t rows, size_t fetch) {
+  static constexpr DotFunction<T> kTable[kDotRows][3] = {
+      {&DotTile<T, 1, 1>, &DotTile<T, 1, 2>, &DotTile<T, 1, 4>},
+      {&DotTile<T, 2, 1>, &DotTile<T, 2, 2>, &DotTile<T, 2, 4>},
+      {&DotTile<T, 3, 1>, &DotTile<T, 3, 2>, &DotTile<T, 3, 4>},
+      {&DotTile<T, 4, 1>, &DotTile<T, 4, 2>, &DotTile<T, 4, 4>}};
   return kTable[rows - 1][fetch / 2];
 }
 
@@ -178,7 +194,9 @@ HWY_INLINE void AddSums(const float* sums, const float* addend, size_t columns,
 }
 
 // B row-major [n,k]: dot products of the rows of A with four rows of B at a time.
-HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const MatmulRange& range) {
+template <typename T>
+HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights,
+                                const MatmulRange& range) {
   const Addend add = EpilogueAddend(args);
   const MatmulOperand& b = args.b.strided;
   // The passes over one group of columns share out the next group's rows.
@@ -186,17 +204,17 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const MatmulRange& range
   const size_t fetch = passes == 1 ? 4 : passes == 2 ? 2 : 1;
   for (size_t column = range.n_begin; column < range.n_end; column += kDotColumns) {
     const size_t columns = std::min(kDotColumns, range.n_end - column);
-    const float* w[kDotColumns];
+    const T* w[kDotColumns];
     for (size_t j = 0; j < kDotColumns; ++j) {
-      w[j] = b.data + (column + std::min(j, columns - 1)) * b.col_stride;
+      w[j] = weights + (column + std::min(j, columns - 1)) * b.col_stride;
     }
     for (size_t row = range.m_begin; row < range.m_end; row += kDotRows) {
       const size_t rows = std::min(kDotRows, range.m_end - row);
       const size_t pass = (row - range.m_begin) / kDotRows;
       const float* x = args.a.data + row * args.a.row_stride;
-      const float* ahead = w[0] + (kDotColumns + pass * fetch) * b.col_stride;
+      const T* ahead = w[0] + (kDotColumns + pass * fetch) * b.col_stride;
       float sums[kDotRows * kDotColumns];
-      SelectDot(rows, fetch)(x, args.a.row_stride, w, ahead, b.col_stride, args.k, sums);
+      SelectDot<T>(rows, fetch)(x, args.a.row_stride, w, ahead, b.col_stride, args.k, sums);
       for (size_t r = 0; r < rows; ++r) {
         float* c = args.c + (row + r) * args.c_stride + column;
         const float* addend =
@@ -211,7 +229,9 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const MatmulRange& range
 HWY_INLINE bool IsSkinny(const MatmulArgs& args) {
   if (args.m > kMatmulSkinnyRows) return false;
   const MatmulOperand& b = args.b.strided;
-  if (b.col_stride == 1) return args.a.col_stride == 1 || args.a.row_stride == 1;
+  if (b.col_stride == 1) {
+    return args.a.col_stride == 1 || (args.a.row_stride == 1 && args.b.bf16 == nullptr);
+  }
   return b.row_stride == 1 && args.a.col_stride == 1;
 }
 
@@ -219,11 +239,21 @@ HWY_INLINE size_t SkinnyScratchBytes() {
   return (TileColumns() * kSkinnyStepsK + 16) * sizeof(float);
 }
 
-HWY_INLINE void RunSkinny(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+template <typename T>
+HWY_INLINE void RunSkinnyOf(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                            void* scratch) {
   if (args.b.strided.col_stride == 1) {
-    RunSkinnyAlongN(args, range, AlignUp(scratch));
+    RunSkinnyAlongN(args, weights, range, AlignUp(scratch));
   } else {
-    RunSkinnyAlongK(args, range);
+    RunSkinnyAlongK(args, weights, range);
+  }
+}
+
+HWY_INLINE void RunSkinny(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+  if (args.b.bf16 != nullptr) {
+    RunSkinnyOf(args, args.b.bf16, range, scratch);
+  } else {
+    RunSkinnyOf(args, args.b.strided.data, range, scratch);
   }
 }
 

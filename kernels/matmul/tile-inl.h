@@ -14,32 +14,20 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/matmul/parts-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
-
-// Tile shape by the number of vector registers: 32 hold 8x3 accumulators, 16 hold 6x2.
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM || HWY_ARCH_RVV || HWY_ARCH_PPC || HWY_ARCH_S390X
-inline constexpr size_t kTileRows = 8;
-inline constexpr size_t kTileVectors = 3;
-#else
-inline constexpr size_t kTileRows = 6;
-inline constexpr size_t kTileVectors = 2;
-#endif
-
 inline constexpr size_t kLineFloats = 16;
 // Steps of k before a tile's end at which it starts to fetch its rows of C.
 inline constexpr size_t kFetchSteps = 96;
 
 // Asks for a cache line without making room for it in L1.
-HWY_INLINE void PrefetchToL2(const float* p) {
+template <typename T>
+HWY_INLINE void PrefetchToL2(const T* p) {
 #if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
   __builtin_prefetch(p, 0, 2);
 #else
@@ -73,9 +61,9 @@ struct Ahead {
 // One tile: c[r, :] = add[r, :] + sum_k a[r, k] * b[k, :].
 struct Tile {
   const float* a;
-  size_t a_row;  // stride from row to row
-  size_t a_k;    // and from k to k
-  const float* b;
+  size_t a_row;    // stride from row to row
+  size_t a_k;      // and from k to k
+  const float* b;  // or bf16, see SelectHalfTile
   size_t b_k;
   float* c;
   size_t c_row;
@@ -89,39 +77,6 @@ struct Tile {
 };
 
 using TileFunction = void (*)(const Tile&);
-
-// Adds and stores one row of results.
-template <size_t kVectors>
-HWY_INLINE void StoreRow(const Tile& t, size_t row, VF v0, VF v1, VF v2) {
-  const DF d;
-  const size_t lanes = hn::Lanes(d);
-  float* HWY_RESTRICT c = t.c + row * t.c_row;
-  if (HWY_UNLIKELY(t.last != 0)) {
-    constexpr size_t kFull = kVectors - 1;
-    if (t.add != nullptr) {
-      const float* add = t.add + row * t.add_row;
-      const VF tail = hn::LoadN(d, add + kFull * lanes, t.last);
-      if constexpr (kVectors == 1) v0 = hn::Add(tail, v0);
-      if constexpr (kVectors == 2) v1 = hn::Add(tail, v1);
-      if constexpr (kVectors == 3) v2 = hn::Add(tail, v2);
-      if constexpr (kVectors > 1) v0 = hn::Add(hn::LoadU(d, add), v0);
-      if constexpr (kVectors > 2) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
-    }
-    if constexpr (kVectors > 1) hn::StoreU(v0, d, c);
-    if constexpr (kVectors > 2) hn::StoreU(v1, d, c + lanes);
-    hn::StoreN(kVectors == 1 ? v0 : kVectors == 2 ? v1 : v2, d, c + kFull * lanes, t.last);
-    return;
-  }
-  if (t.add != nullptr) {
-    const float* add = t.add + row * t.add_row;
-    v0 = hn::Add(hn::LoadU(d, add), v0);
-    if constexpr (kVectors > 1) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
-    if constexpr (kVectors > 2) v2 = hn::Add(hn::LoadU(d, add + 2 * lanes), v2);
-  }
-  hn::StoreU(v0, d, c);
-  if constexpr (kVectors > 1) hn::StoreU(v1, d, c + lanes);
-  if constexpr (kVectors > 2) hn::StoreU(v2, d, c + 2 * lanes);
-}
 
 #define LW_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
@@ -141,10 +96,10 @@ HWY_INLINE void StoreRow(const Tile& t, size_t row, VF v0, VF v1, VF v2) {
 // than a pass of its own.
 #define LW_TILE_STEP                                                     \
   {                                                                      \
-    const VF b0 = hn::LoadU(d, b);                                       \
+    const VF b0 = LoadWide(b);                                           \
     VF b1 = b0, b2 = b0;                                                 \
-    if constexpr (kVectors > 1) b1 = hn::LoadU(d, b + lanes);            \
-    if constexpr (kVectors > 2) b2 = hn::LoadU(d, b + 2 * lanes);        \
+    if constexpr (kVectors > 1) b1 = LoadWide(b + lanes);                \
+    if constexpr (kVectors > 2) b2 = LoadWide(b + 2 * lanes);            \
     (void)b1, (void)b2;                                                  \
     LW_TILE_ROWS(LW_TILE_FMA)                                            \
     if constexpr (kCopyB) {                                              \
@@ -156,8 +111,11 @@ HWY_INLINE void StoreRow(const Tile& t, size_t row, VF v0, VF v1, VF v2) {
     b += b_k;                                                            \
   }
 
-#define LW_TILE_STORE(r) \
-  if constexpr (kRows > r) StoreRow<kVectors>(t, r, c##r##0, c##r##1, c##r##2);
+#define LW_TILE_STORE(r)                                                                      \
+  if constexpr (kRows > r) {                                                                  \
+    StoreRow<kVectors>(t.c + r * t.c_row, t.add == nullptr ? nullptr : t.add + r * t.add_row, \
+                       t.last, c##r##0, c##r##1, c##r##2);                                    \
+  }
 
 // Every fourth step asks for one line of what comes next, and some steps before the end for the
 // rows that the results will be added to. Never many at once: tiles need the same buffers for their
@@ -174,12 +132,12 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
 }
 
 // a[r, k] with consecutive k in memory: a row-major left operand, read where it lies.
-template <size_t kRows, size_t kVectors, bool kCopyB = false>
+template <size_t kRows, size_t kVectors, bool kCopyB = false, typename T = float>
 void TileAlongK(const Tile& t) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
   LW_TILE_ROWS(LW_TILE_DECLARE)
-  const float* HWY_RESTRICT b = t.b;
+  const T* HWY_RESTRICT b = reinterpret_cast<const T*>(t.b);
   const size_t b_k = t.b_k;
   float* HWY_RESTRICT copy_b = t.copy_b;
   (void)copy_b;
@@ -264,9 +222,9 @@ void TileAlongM(const Tile& t) {
   LW_TILE_ROWS(LW_TILE_STORE)
 }
 
-template <size_t... kIndex>
+template <typename T, size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongK(std::index_sequence<kIndex...>) {
-  return {&TileAlongK<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1>...};
+  return {&TileAlongK<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1, false, T>...};
 }
 template <size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongM(std::index_sequence<kIndex...>) {
@@ -276,10 +234,17 @@ constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongM(std::index_seq
 // The tile of this many rows and vectors, for a left operand contiguous in k or in m.
 HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTileRows * kTileVectors>();
-  static constexpr auto kAlongK = TilesAlongK(kShapes);
+  static constexpr auto kAlongK = TilesAlongK<float>(kShapes);
   static constexpr auto kAlongM = TilesAlongM(kShapes);
   const size_t index = (rows - 1) * kTileVectors + vectors - 1;
   return along_k ? kAlongK[index] : kAlongM[index];
+}
+
+// The tile for a left operand contiguous in k whose b points to bf16.
+HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
+  static constexpr auto kTiles =
+      TilesAlongK<BFloat16>(std::make_index_sequence<kTileRows * kTileVectors>());
+  return kTiles[(rows - 1) * kTileVectors + vectors - 1];
 }
 
 // The same for a tile of kTileRows rows and full vectors that packs b or a.

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "kernels/matmul.h"
+#include "kernels/reference/bfloat16.h"
 
 namespace lanewise::kernels::reference {
 
@@ -23,8 +24,9 @@ MatmulElement<T> MatmulAt(const MatmulArgs& args, size_t row, size_t column) {
   MatmulElement<T> e = {T(0), T(0)};
   for (size_t k = 0; k < args.k; ++k) {
     const MatmulOperand& b = args.b.strided;
-    const T term = T(args.a.data[row * args.a.row_stride + k * args.a.col_stride]) *
-                   T(b.data[k * b.row_stride + column * b.col_stride]);
+    const size_t at = k * b.row_stride + column * b.col_stride;
+    const float weight = args.b.bf16 == nullptr ? b.data[at] : Widen(args.b.bf16[at]);
+    const T term = T(args.a.data[row * args.a.row_stride + k * args.a.col_stride]) * T(weight);
     e.value += term;
     e.magnitude += std::abs(term);
   }

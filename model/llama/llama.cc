@@ -103,11 +103,12 @@ struct Llama::Builder {
 
   const LlamaConfig& config() const { return model.config_; }
   TensorId P(const ParamBlock& block) { return Use(m.graph, block); }
+  TensorId Matrix(const ParamBlock& block) { return Use(m.graph, block, options.half_weights); }
   TensorId Norm(TensorId x, const ParamBlock& w) {
     return RmsNorm(m.graph, x, P(w), static_cast<float>(config().norm_eps));
   }
   TensorId Product(TensorId x, const ParamBlock& w, TensorId residual = {}) {
-    return Matmul(m.graph, x, P(w), WeightLayout::kOutIn, residual);
+    return Matmul(m.graph, x, Matrix(w), WeightLayout::kOutIn, residual);
   }
 
   void Inputs() {
@@ -159,7 +160,7 @@ struct Llama::Builder {
   void Outputs(TensorId x) {
     Graph& g = m.graph;
     const size_t rows = options.sequences * options.steps;
-    const TensorId head = P(config().tied ? model.emb_ : model.output_);
+    const TensorId head = Matrix(config().tied ? model.emb_ : model.output_);
     if (options.losses) {
       m.targets = g.External("targets", rows, 1, runtime::DType::kInt32);
       m.scale = g.External("scale", 1, 1);
@@ -183,7 +184,9 @@ struct Llama::Builder {
 
   ModelGraph Build() {
     Inputs();
-    TensorId x = Embedding(m.graph, P(model.emb_), m.tokens);
+    // Training reads the exact rows, which it has anyway.
+    TensorId x =
+        Embedding(m.graph, options.gradients ? P(model.emb_) : Matrix(model.emb_), m.tokens);
     if (options.dropout > 0) x = Dropout(m.graph, x, options.dropout, m.random_key, 0);
     for (size_t l = 0; l < model.layers_.size(); ++l) {
       m.graph.SetLayer(static_cast<int>(l));

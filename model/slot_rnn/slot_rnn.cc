@@ -135,8 +135,9 @@ struct SlotRnn::Builder {
   TensorId decay_scale = {};
 
   TensorId P(const ParamBlock& block) { return Use(m.graph, block); }
+  TensorId Matrix(const ParamBlock& block) { return Use(m.graph, block, options.half_weights); }
   TensorId Product(TensorId x, const ParamBlock& w, TensorId residual = {}) {
-    return Matmul(m.graph, x, P(w), WeightLayout::kInOut, residual);
+    return Matmul(m.graph, x, Matrix(w), WeightLayout::kInOut, residual);
   }
   TensorId State(bool in, size_t index) {
     const std::vector<TensorId>& list = in ? m.state_in : m.state_out;
@@ -217,7 +218,7 @@ struct SlotRnn::Builder {
     const auto normed = [&](TensorId rows_of_x) {
       return LayerNorm(g, rows_of_x, P(model.ln_out_weight_), P(model.ln_out_bias_), kEps);
     };
-    const TensorId head = P(model.head_);
+    const TensorId head = Matrix(model.head_);
     if (options.losses) {
       m.targets = g.External("targets", rows, 1, runtime::DType::kInt32);
       m.scale = g.External("scale", 1, 1);
@@ -241,7 +242,9 @@ struct SlotRnn::Builder {
 
   ModelGraph Build() {
     Inputs();
-    TensorId x = Embedding(m.graph, P(model.emb_), m.tokens);
+    // Training reads the exact rows, which it has anyway.
+    TensorId x =
+        Embedding(m.graph, options.gradients ? P(model.emb_) : Matrix(model.emb_), m.tokens);
     x = LayerNorm(m.graph, x, P(model.ln0_weight_), P(model.ln0_bias_), kEps);
     if (options.dropout > 0) x = Dropout(m.graph, x, options.dropout, m.random_key, 0);
     for (size_t l = 0; l < model.layers_.size(); ++l) {

@@ -31,14 +31,19 @@ class EmbeddingOp final : public Op {
   std::string_view name() const override { return "embedding"; }
 
   void Run(const OpArgs& args) const override {
-    const Mat<const float> table = args.in[0].F32();
+    const Tensor& table = args.in[0];
     const std::span<const int32_t> ids = args.in[1].Ints();
     const Mat<float> y = args.out[0].F32();
     const Pieces blocks = CutRows(y.rows, y.cols);
     args.parallel.For(blocks.count, [&](size_t block, size_t) {
       const size_t row = blocks.Begin(block);
       const size_t count = blocks.Size(block);
-      kernels::EmbeddingForward(table, ids.subspan(row, count), y.Rows(row, count));
+      const std::span<const int32_t> wanted = ids.subspan(row, count);
+      if (table.dtype == DType::kBFloat16) {
+        kernels::EmbeddingForward(table.BF16(), wanted, y.Rows(row, count));
+      } else {
+        kernels::EmbeddingForward(Mat<const float>(table.F32()), wanted, y.Rows(row, count));
+      }
     });
   }
 

@@ -31,12 +31,15 @@ class HeadCrossEntropyOp final : public Op {
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
                         size_t workers) const override {
     const Sizes s = SizesOf(in);
-    size_t scratch = MatmulScratchBytes(s.chunk, s.vocabulary, s.width, workers);
+    const auto bytes = [&](size_t m, size_t n, size_t k) {
+      return MatmulScratchBytes(m, n, k, workers, IsBf16(in[1]));
+    };
+    size_t scratch = bytes(s.chunk, s.vocabulary, s.width);
     if (gradients_) {
       const bool out_in = layout_ == WeightLayout::kOutIn;
-      scratch = std::max({scratch, MatmulScratchBytes(s.chunk, s.width, s.vocabulary, workers),
-                          MatmulScratchBytes(out_in ? s.vocabulary : s.width,
-                                             out_in ? s.width : s.vocabulary, s.chunk, workers)});
+      scratch = std::max(
+          {scratch, bytes(s.chunk, s.width, s.vocabulary),
+           bytes(out_in ? s.vocabulary : s.width, out_in ? s.width : s.vocabulary, s.chunk)});
     }
     return s.logits_bytes + scratch;
   }
@@ -78,31 +81,33 @@ class HeadCrossEntropyOp final : public Op {
 
   void RunChunk(const OpArgs& args, const Sizes& s, size_t row, size_t count) const {
     const Mat<const float> x = Mat<const float>(args.in[0].F32()).Rows(row, count);
-    const Mat<const float> w = args.in[1].F32();
+    const Tensor& w = args.in[1];
     const bool out_in = layout_ == WeightLayout::kOutIn;
     const Mat<float> logits{reinterpret_cast<float*>(args.workspace.data()), count, s.vocabulary,
                             s.vocabulary};
     const std::span<std::byte> scratch = args.workspace.subspan(s.logits_bytes);
     runtime::Matmul(args.parallel,
                     {.a = AsOperand(x),
-                     .b = {.strided = out_in ? AsTransposed(w) : AsOperand(w)},
+                     .b = AsWeights(w, out_in),
                      .c = logits.data,
                      .c_stride = logits.stride,
                      .m = count,
                      .n = s.vocabulary,
-                     .k = s.width},
+                     .k = s.width,
+                     .bf16 = IsBf16(w)},
                     scratch);
     Losses(args, logits, row);
     if (!gradients_) return;
     const Mat<float> dx = args.out[2].F32().Rows(row, count);
     runtime::Matmul(args.parallel,
                     {.a = AsOperand(logits),
-                     .b = {.strided = out_in ? AsOperand(w) : AsTransposed(w)},
+                     .b = AsWeights(w, !out_in),
                      .c = dx.data,
                      .c_stride = dx.stride,
                      .m = count,
                      .n = s.width,
-                     .k = s.vocabulary},
+                     .k = s.vocabulary,
+                     .bf16 = IsBf16(w)},
                     scratch);
     if (!args.out[3]) return;
     const Mat<float> dw = args.out[3].F32();
@@ -114,7 +119,8 @@ class HeadCrossEntropyOp final : public Op {
                      .m = dw.rows,
                      .n = dw.cols,
                      .k = count,
-                     .epilogue = MatmulEpilogue::kAccumulate},
+                     .epilogue = MatmulEpilogue::kAccumulate,
+                     .bf16 = IsBf16(w)},
                     scratch);
   }
 

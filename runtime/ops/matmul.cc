@@ -29,20 +29,21 @@ class MatmulOp final : public Op {
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
                         size_t workers) const override {
-    return MatmulScratchBytes(in[0].rows, out[0].cols, in[0].cols, workers);
+    return MatmulScratchBytes(in[0].rows, out[0].cols, in[0].cols, workers, IsBf16(in[1]));
   }
 
   void Run(const OpArgs& args) const override {
     const Mat<const float> x = args.in[0].F32();
-    const Mat<const float> w = args.in[1].F32();
+    const Tensor& w = args.in[1];
     const Mat<float> y = args.out[0].F32();
     MatmulArgs product{.a = AsOperand(x),
-                       .b = {.strided = transposed_ ? AsTransposed(w) : AsOperand(w)},
+                       .b = AsWeights(w, transposed_),
                        .c = y.data,
                        .c_stride = y.stride,
                        .m = x.rows,
                        .n = y.cols,
-                       .k = x.cols};
+                       .k = x.cols,
+                       .bf16 = IsBf16(w)};
     if (args.in[2]) {
       product.epilogue = MatmulEpilogue::kResidual;
       product.residual = args.in[2].F32().data;
@@ -68,12 +69,12 @@ class MatmulOp final : public Op {
 // dW += xᵀ dY for W [in, out], dYᵀ x for W [out, in]. in: x, dy. out: dw (added to).
 class MatmulWeightGradOp final : public Op {
  public:
-  explicit MatmulWeightGradOp(WeightLayout layout) : layout_(layout) {}
+  MatmulWeightGradOp(WeightLayout layout, bool bf16) : layout_(layout), bf16_(bf16) {}
   std::string_view name() const override { return "matmul dW"; }
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
                         size_t workers) const override {
-    return MatmulScratchBytes(out[0].rows, out[0].cols, in[0].rows, workers);
+    return MatmulScratchBytes(out[0].rows, out[0].cols, in[0].rows, workers, bf16_);
   }
 
   void Run(const OpArgs& args) const override {
@@ -89,7 +90,8 @@ class MatmulWeightGradOp final : public Op {
                      .m = dw.rows,
                      .n = dw.cols,
                      .k = left.rows,
-                     .epilogue = MatmulEpilogue::kAccumulate},
+                     .epilogue = MatmulEpilogue::kAccumulate,
+                     .bf16 = bf16_},
                     args.workspace);
   }
 
@@ -101,6 +103,7 @@ class MatmulWeightGradOp final : public Op {
 
  private:
   WeightLayout layout_;
+  bool bf16_;
 };
 
 void MatmulOp::Differentiate(GradBuilder& builder, const Node& node) const {
@@ -110,7 +113,8 @@ void MatmulOp::Differentiate(GradBuilder& builder, const Node& node) const {
   if (!dy) return;
   if (node.inputs[2]) builder.PassGrad(node.inputs[2], dy);
   if (const TensorId dw = builder.ParameterGrad(w)) {
-    builder.Add(std::make_shared<MatmulWeightGradOp>(layout_), {x, dy}, {dw});
+    const bool bf16 = builder.Info(w).dtype == DType::kBFloat16;
+    builder.Add(std::make_shared<MatmulWeightGradOp>(layout_, bf16), {x, dy}, {dw});
   }
   if (builder.Wants(x)) {
     const auto [dx, residual] = builder.GradTarget(x);
@@ -127,8 +131,8 @@ TensorId Matmul(Graph& graph, TensorId x, TensorId w, WeightLayout layout, Tenso
   const bool transposed = layout == WeightLayout::kOutIn;
   const size_t k = transposed ? weight.cols : weight.rows;
   const size_t n = transposed ? weight.rows : weight.cols;
-  LW_CHECK(in.cols == k, "matmul: x has ", in.cols, " columns, ", weight.name, " is [",
-           weight.rows, ", ", weight.cols, "]", transposed ? " (out, in)" : " (in, out)");
+  LW_CHECK(in.cols == k, "matmul: x has ", in.cols, " columns, ", weight.name, " is [", weight.rows,
+           ", ", weight.cols, "]", transposed ? " (out, in)" : " (in, out)");
   if (residual) {
     const TensorInfo& r = graph.Info(residual);
     LW_CHECK(r.rows == in.rows && r.cols == n, "matmul: residual is [", r.rows, ", ", r.cols,

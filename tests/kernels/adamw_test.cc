@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/reference/adamw.h"
+#include "kernels/reference/bfloat16.h"
 #include "tests/support/buffers.h"
 #include "tests/support/targets.h"
 
@@ -42,13 +43,22 @@ void Check(size_t size, size_t misalign) {
     const std::vector<double> g_before = gd;
     reference::AdamWUpdate<double>(step, pd, gd, md, vd);
     // The same in two parts: element-wise means the same bits.
-    GuardedMatrix p2 = p, g2 = g, m2 = m, v2 = v;
+    GuardedMatrix p2 = p, g2 = g, m2 = m, v2 = v, p3 = p, g3 = g, m3 = m, v3 = v;
     AdamWUpdate(step, p.span(), g.span(), m.span(), v.span());
     const size_t cut = size / 3;
     for (const auto& [first, count] : {std::pair{size_t{0}, cut}, std::pair{cut, size - cut}}) {
       AdamWUpdate(step, p2.span().subspan(first, count), g2.span().subspan(first, count),
                   m2.span().subspan(first, count), v2.span().subspan(first, count));
     }
+    // And with the copy that is rounded to bf16.
+    std::vector<BFloat16> rounded(size + 1, BFloat16{7});
+    AdamWUpdate(step, p3.span(), g3.span(), m3.span(), v3.span(), std::span(rounded).first(size));
+    CHECK(p3.Doubles() == p.Doubles());
+    size_t differing = rounded[size].bits == 7 ? 0 : 1;
+    for (size_t i = 0; i < size; ++i) {
+      differing += rounded[i].bits == reference::Round(p.span()[i]).bits ? 0 : 1;
+    }
+    CHECK(differing == 0);
     CHECK(p2.Doubles() == p.Doubles());
     CHECK(v2.Doubles() == v.Doubles());
     for (const GuardedMatrix* x : {&p, &g, &m, &v}) CHECK(x->GuardsIntact());

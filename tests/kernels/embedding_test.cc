@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/reference/bfloat16.h"
 #include "kernels/reference/embedding.h"
 #include "tests/support/buffers.h"
 #include "tests/support/targets.h"
@@ -38,13 +39,25 @@ TEST_CASE("embedding: copies and adds exactly, repeated ids in row order, any co
       CHECK(y.Doubles() == expected_y.Doubles());
       CHECK(dtable.Doubles() == expected.Doubles());
 
+      std::vector<BFloat16> half(kVocab * cols);
+      for (size_t r = 0; r < kVocab; ++r) {
+        for (size_t c = 0; c < cols; ++c) {
+          half[r * cols + c] = reference::Round(table.view().Row(r)[c]);
+          table.view().Row(r)[c] = reference::Widen(half[r * cols + c]);
+        }
+      }
+      reference::EmbeddingForward<float>(table.view(), ids, expected_y.view());
+      EmbeddingForward(Mat<const BFloat16>{half.data(), kVocab, cols, cols}, ids, y.view());
+      CHECK(y.GuardsIntact());
+      CHECK(y.Doubles() == expected_y.Doubles());
+
       const size_t cut = cols / 3;
       EmbeddingBackward(ids, dy.view().Cols(0, cut), by_columns.view().Cols(0, cut));
       EmbeddingBackward(ids, dy.view().Cols(cut, cols - cut),
                         by_columns.view().Cols(cut, cols - cut));
       CHECK(by_columns.Doubles() == expected.Doubles());
     }
-    EmbeddingForward({nullptr, 5, 8, 8}, {}, {nullptr, 0, 8, 8});
+    EmbeddingForward(Mat<const float>{nullptr, 5, 8, 8}, {}, {nullptr, 0, 8, 8});
     EmbeddingBackward({}, {nullptr, 0, 8, 8}, {nullptr, 5, 8, 8});
   });
 }

@@ -11,102 +11,14 @@
 #include <string>
 #include <vector>
 
-#include "kernels/reference/matmul.h"
+#include "tests/kernels/matmul_problem.h"
 #include "tests/support/compare.h"
 #include "tests/support/targets.h"
 
 namespace lanewise::kernels {
 namespace {
 
-constexpr float kGuard = 12345.0f;
-
-enum class Form { kNN, kNT, kTN, kTT, kStrided };
-constexpr Form kForms[] = {Form::kNN, Form::kNT, Form::kTN, Form::kTT, Form::kStrided};
-
-// A matrix with a stride and a misaligned start, filled with guards where nothing belongs.
-struct Storage {
-  std::vector<float> memory;
-  size_t stride;
-  float* data;
-
-  Storage(size_t rows, size_t cols, size_t padding, size_t offset)
-      : memory(offset + rows * (cols + padding) + 64, kGuard),
-        stride(cols + padding),
-        data(memory.data() + offset) {}
-  void Fill(size_t rows, size_t cols, std::mt19937& random) {
-    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
-    for (size_t r = 0; r < rows; ++r) {
-      for (size_t c = 0; c < cols; ++c) data[r * stride + c] = uniform(random);
-    }
-  }
-};
-
-// A product with its memory.
-struct Problem {
-  Storage a, b, c, r;
-  MatmulArgs args;
-
-  Problem(Form form, size_t m, size_t n, size_t k, MatmulEpilogue epilogue, unsigned seed)
-      : a(std::max(m, k), 2 * std::max(m, k), seed % 3, seed % 5),
-        b(std::max(n, k), 2 * std::max(n, k), seed % 2, seed % 7),
-        c(m, n, seed % 4, seed % 3),
-        r(m, n, seed % 5, seed % 2) {
-    std::mt19937 random(seed);
-    a.Fill(std::max(m, k), 2 * std::max(m, k), random);
-    b.Fill(std::max(n, k), 2 * std::max(n, k), random);
-    c.Fill(m, n, random);
-    r.Fill(m, n, random);
-    const bool transpose_a = form == Form::kTN || form == Form::kTT;
-    const bool transpose_b = form == Form::kNT || form == Form::kTT;
-    const size_t step = form == Form::kStrided ? 2 : 1;
-    args.a = {a.data, transpose_a ? 1 : a.stride, transpose_a ? a.stride : step};
-    args.b.strided = {b.data, transpose_b ? 1 : b.stride, transpose_b ? b.stride : step};
-    args.c = c.data;
-    args.c_stride = c.stride;
-    args.m = m;
-    args.n = n;
-    args.k = k;
-    args.epilogue = epilogue;
-    args.residual = r.data;
-    args.residual_stride = r.stride;
-  }
-};
-
-void Run(const MatmulArgs& args) {
-  std::vector<std::byte> scratch(MatmulScratchBytes(args.m, args.n, args.k));
-  Matmul(args, scratch);
-}
-
-// Largest error over all elements relative to their magnitudes; guards beside C must be intact.
-void CheckAgainstReference(Problem& p) {
-  std::vector<reference::MatmulElement<double>> expected;
-  expected.reserve(p.args.m * p.args.n);
-  for (size_t i = 0; i < p.args.m; ++i) {
-    for (size_t j = 0; j < p.args.n; ++j) {
-      expected.push_back(reference::MatmulAt<double>(p.args, i, j));
-    }
-  }
-  const std::vector<float> before = p.c.memory;
-  Run(p.args);
-  double worst = 0.0;
-  for (size_t i = 0; i < p.args.m; ++i) {
-    for (size_t j = 0; j < p.args.n; ++j) {
-      const auto& e = expected[i * p.args.n + j];
-      const double error =
-          std::fabs(static_cast<double>(p.args.c[i * p.args.c_stride + j]) - e.value);
-      worst = std::max(worst, std::isnan(error) ? 1.0 : error / (e.magnitude + 1e-30));
-    }
-  }
-  CHECK(worst <= kMatmulTolerance);
-  for (size_t i = 0; i < p.args.m; ++i) {
-    for (size_t j = 0; j < p.args.n; ++j) p.args.c[i * p.args.c_stride + j] = kGuard;
-  }
-  size_t damaged = 0;
-  for (size_t i = 0; i < before.size(); ++i) {
-    damaged += before[i] == kGuard && p.c.memory[i] != kGuard ? 1 : 0;
-  }
-  CHECK(damaged == 0);
-}
+using namespace testing_matmul;  // NOLINT(google-build-using-namespace)
 
 TEST_CASE("Matmul: all forms, sizes around the tiles, every epilogue") {
   const size_t sizes[] = {1,  2,  3,  5,  7,  8,  9,  12, 13, 16, 17,
@@ -124,6 +36,9 @@ TEST_CASE("Matmul: all forms, sizes around the tiles, every epilogue") {
         CAPTURE(k);
         Problem p(form, m, n, k, epilogue, random() % 1000);
         CheckAgainstReference(p);
+        Problem half(form, m, n, k, epilogue, random() % 1000);
+        half.UseHalfWeights();
+        CheckAgainstReference(half);
       }
     }
   });
@@ -145,6 +60,8 @@ TEST_CASE("Matmul: several blocks in every dimension") {
         CAPTURE(s.k);
         Problem p(form, s.m, s.n, s.k, MatmulEpilogue::kResidual,
                   static_cast<unsigned>(s.m + s.n + s.k));
+        CheckAgainstReference(p);
+        p.UseHalfWeights();
         CheckAgainstReference(p);
       }
     }

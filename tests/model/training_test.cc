@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <limits>
 
+#include "kernels/bfloat16.h"
+#include "kernels/matmul.h"
 #include "model/checkpoint.h"
 #include "model/error.h"
 #include "model/optimizer.h"
@@ -27,6 +29,45 @@ std::vector<float> Copy(const Trainer& trainer) {
   return {trainer.weights(), trainer.weights() + trainer.model().params().buffer_size()};
 }
 
+// Norm of a - b over that of b.
+double RelativeDifference(std::span<const float> a, std::span<const float> b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    const double x = static_cast<double>(a[i]), y = static_cast<double>(b[i]);
+    difference += (x - y) * (x - y);
+    norm += y * y;
+  }
+  return std::sqrt(difference / norm);
+}
+
+// A run's weights as its products read them.
+struct RunWeights {
+  RunWeights(const Model& model, const TrainPlan& plan) : full(model.params().buffer_size()) {
+    model.Initialize("default", 1, full);
+    if (plan.dtype != "bf16") return;
+    half.resize(full.size());
+    kernels::RoundToBFloat16(full, half);
+  }
+  runtime::Weights view() const { return {full.data(), half.empty() ? nullptr : half.data()}; }
+  std::vector<float> full;
+  std::vector<kernels::BFloat16> half;
+};
+
+// Runs fn with each of the units that may multiply bf16 (in software where the CPU lacks it), or
+// once for float32.
+template <typename Fn>
+void ForEachUnitOf(const TrainPlan& plan, Fn&& fn) {
+  struct Restore {
+    ~Restore() { kernels::ForceBf16Unit("auto"); }
+  } restore;
+  for (const std::string unit : {"float32", "dot", "amx"}) {
+    CAPTURE(unit);
+    REQUIRE(kernels::ForceBf16Unit(unit));
+    fn();
+    if (plan.dtype != "bf16") return;
+  }
+}
+
 struct Losses : TrainObserver {
   void OnStep(const StepReport& report) override {
     losses.push_back(report.loss);
@@ -40,21 +81,49 @@ TEST_CASE("the same weights for 1, 2, 3 and 8 threads, and losses that fall") {
   const TinyData tiny;
   for (const TinyRun& run : TinyRuns(tiny.tokenizer->vocab_size())) {
     CAPTURE(run.name);
-    std::vector<float> expected;
-    for (const size_t threads : {1, 2, 3, 8}) {
-      CAPTURE(threads);
-      const runtime::Scheduler scheduler(threads);
-      Losses losses;
-      Trainer trainer(run.plan, *tiny.tokenizer, tiny.data,
-                      {.scheduler = &scheduler, .observer = &losses});
-      trainer.Initialize();
-      const FinishReport report = trainer.Run();
-      CHECK(report.finished);
-      CHECK(report.val_loss.has_value());
-      CHECK(losses.losses.back() < losses.losses.front() - 0.2);
-      if (threads == 1) expected = Copy(trainer);
-      CHECK(Copy(trainer) == expected);
-    }
+    ForEachUnitOf(run.plan, [&] {
+      std::vector<float> expected;
+      for (const size_t threads : {1, 2, 3, 8}) {
+        CAPTURE(threads);
+        const runtime::Scheduler scheduler(threads);
+        Losses losses;
+        Trainer trainer(run.plan, *tiny.tokenizer, tiny.data,
+                        {.scheduler = &scheduler, .observer = &losses});
+        trainer.Initialize();
+        const FinishReport report = trainer.Run();
+        CHECK(report.finished);
+        CHECK(report.val_loss.has_value());
+        CHECK(losses.losses.back() < losses.losses.front() - 0.2);
+        if (threads == 1) expected = Copy(trainer);
+        CHECK(Copy(trainer) == expected);
+      }
+    });
+  }
+}
+
+TEST_CASE("bf16 gradients are those of float32, but for roundings of 2^-9") {
+  const TinyData tiny;
+  const runtime::Scheduler scheduler(2);
+  for (const TinyRun& run : TinyRuns(tiny.tokenizer->vocab_size())) {
+    if (run.plan.dtype != "bf16") continue;
+    CAPTURE(run.name);
+    const auto model = MakeModel(run.plan.model, "test");
+    const RunWeights weights(*model, run.plan);
+    const auto rows = static_cast<size_t>(run.plan.batch);
+    std::vector<int32_t> inputs(rows * 48), targets(rows * 48);
+    BatchSource(tiny.data.train, {.rows = rows, .ctx = 48}).Next(inputs, targets);
+    TrainStep exact(*model, scheduler, {.sequences = rows, .steps = 48});
+    exact.Accumulate(weights.full.data(), inputs, targets, 1e-3F, 1, 1, 0);
+    exact.Finish();
+    ForEachUnitOf(run.plan, [&] {
+      TrainStep step(*model, scheduler, {.sequences = rows, .steps = 48, .half_weights = true});
+      step.Accumulate(weights.view(), inputs, targets, 1e-3F, 1, 1, 0);
+      step.Finish();
+      const double difference =
+          RelativeDifference(step.gradients(), exact.gradients().first(weights.full.size()));
+      CHECK(difference < 2e-2);
+      CHECK(difference > 1e-5);  // the bf16 weights were read
+    });
   }
 }
 
@@ -123,13 +192,13 @@ TEST_CASE("a step does not allocate after the first") {
     for (const size_t threads : {1, 2}) {
       const runtime::Scheduler scheduler(threads);
       const auto model = MakeModel(run.plan.model, "test");
-      std::vector<float> weights(model->params().buffer_size());
-      model->Initialize("default", 1, weights);
+      RunWeights weights(*model, run.plan);
       const StepShape shape{.sequences = static_cast<size_t>(run.plan.batch),
                             .steps = static_cast<size_t>(run.plan.ctx),
                             .carry_state = run.plan.carry_state,
                             .dropout = static_cast<float>(run.plan.dropout),
-                            .recompute_layers = run.plan.recompute == "layer"};
+                            .recompute_layers = run.plan.recompute == "layer",
+                            .half_weights = run.plan.dtype == "bf16"};
       TrainStep step(*model, scheduler, shape);
       Optimizer optimizer(model->params(), scheduler);
       BatchSource source(
@@ -140,9 +209,9 @@ TEST_CASE("a step does not allocate after the first") {
       for (int64_t n = 1; n <= 6; ++n) {
         if (n == 3) before = testing::AllocationCount();
         source.Next(inputs, targets);
-        step.Accumulate(weights.data(), inputs, targets, 0.01F, 1, static_cast<uint32_t>(n), 0);
+        step.Accumulate(weights.view(), inputs, targets, 0.01F, 1, static_cast<uint32_t>(n), 0);
         step.Finish();
-        optimizer.Update(n, {.lr = 1e-3}, 1.0, weights, step.gradients());
+        optimizer.Update(n, {.lr = 1e-3}, 1.0, weights.full, step.gradients(), weights.half);
         step.Zero();
       }
       CHECK(testing::AllocationCount() == before);
@@ -156,9 +225,8 @@ TEST_CASE("a generated token does not allocate after the first") {
   for (const TinyRun& run : TinyRuns(tiny.tokenizer->vocab_size())) {
     CAPTURE(run.name);
     const auto model = MakeModel(run.plan.model, "test");
-    std::vector<float> weights(model->params().buffer_size());
-    model->Initialize("default", 1, weights);
-    Session session(*model, weights.data(), scheduler);
+    const RunWeights weights(*model, run.plan);
+    Session session(*model, weights.view(), scheduler);
     const std::vector<int32_t> prompt{1, 2, 3, 4, 5};
     session.Feed(prompt);
     session.Feed(std::span(prompt).first(1));
@@ -191,7 +259,7 @@ TEST_CASE("batch-parallel and operation-parallel gradients agree") {
   const TinyData tiny;
   const runtime::Scheduler scheduler(2);
   for (const TinyRun& run : TinyRuns(tiny.tokenizer->vocab_size())) {
-    if (run.plan.carry_state || run.plan.dropout > 0) continue;
+    if (run.plan.carry_state || run.plan.dropout > 0 || run.plan.dtype != "float32") continue;
     CAPTURE(run.name);
     const auto model = MakeModel(run.plan.model, "test");
     std::vector<float> weights(model->params().buffer_size());
@@ -212,14 +280,7 @@ TEST_CASE("batch-parallel and operation-parallel gradients agree") {
                         std::span(targets).subspan(r * 48, 48), 1e-3F, 1, 1, 0);
     }
     single.Finish();
-    double difference = 0, norm = 0;
-    for (size_t i = 0; i < model->params().buffer_size(); ++i) {
-      const double a = static_cast<double>(sharded.gradients()[i]);
-      const double b = static_cast<double>(single.gradients()[i]);
-      difference += (a - b) * (a - b);
-      norm += b * b;
-    }
-    CHECK(std::sqrt(difference / norm) < 1e-5);
+    CHECK(RelativeDifference(sharded.gradients(), single.gradients()) < 1e-5);
   }
 }
 

@@ -81,6 +81,12 @@ inline std::vector<TinyRun> TinyRuns(int32_t vocab_size) {
     mixed.plan.recompute = "layer";
     runs.push_back(mixed);
   }
+  for (size_t i = 0; i < 2; ++i) {
+    for (const TinyRun& run : {runs[3 * i], runs[3 * i + 1]}) {
+      runs.push_back({run.name + ", bf16", run.plan});
+      runs.back().plan.dtype = "bf16";
+    }
+  }
   TinyRun carried{"slot_rnn, carried state", TinyPlan(rnn, 4, 48)};
   carried.plan.carry_state = true;
   runs.push_back(carried);

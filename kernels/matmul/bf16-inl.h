@@ -1,0 +1,192 @@
+// Products of operands rounded to bf16: packs both into the order in which the unit reads them,
+// block by block, and walks the tiles. One packing serves vector dot products and AMX.
+#if defined(LANEWISE_KERNELS_MATMUL_BF16_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_BF16_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_BF16_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_BF16_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul/amx.h"
+#include "kernels/matmul/bf16_pack-inl.h"
+#include "kernels/matmul/bf16_tile.h"
+#include "kernels/matmul/dot-inl.h"
+#include "kernels/matmul/parts-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+using kernels::matmul::Bf16Tile;
+using kernels::matmul::kBf16Steps;
+
+// Longest sum kept in registers: the rows of A of one tile stay in L1.
+inline constexpr size_t kBf16BlockK = 768;
+// bf16 of packed B that stay in L2, and of packed A that may come from L3.
+inline constexpr size_t kBf16BlockB = size_t{256} << 10;
+inline constexpr size_t kBf16BlockA = size_t{1} << 20;
+// Beside the row, so that rows do not fall onto the same lines of the cache.
+inline constexpr size_t kBf16RowPadding = 32;
+
+// What a unit computes at once.
+struct Bf16Geometry {
+  size_t rows, columns;
+
+  explicit Bf16Geometry(bool amx)
+      : rows(amx ? kernels::matmul::kAmxRows : kTileRows),
+        columns(amx ? kernels::matmul::kAmxColumns : TileColumns()) {}
+};
+
+HWY_INLINE size_t RoundUp(size_t x, size_t unit) { return CeilDiv(x, unit) * unit; }
+
+// One product over one range, in blocks: rows, then k, then columns. A block of A is converted when
+// the first block of columns meets it, a block of B when it is met.
+class Bf16Product {
+ public:
+  HWY_INLINE Bf16Product(const MatmulArgs& args, const MatmulRange& range, bool amx, bool emulated,
+                         void* scratch)
+      : args_(args),
+        range_(range),
+        amx_(amx),
+        emulated_(emulated),
+        geometry_(amx),
+        cuts_(range.m_end - range.m_begin, range.n_end - range.n_begin, args.k, geometry_),
+        a_(reinterpret_cast<BFloat16*>(AlignUp(scratch))),
+        b_(reinterpret_cast<BFloat16*>(AlignUp(a_ + cuts_.ElementsA(geometry_)))) {}
+
+  // Bytes of scratch for any range of a product of this shape.
+  static size_t ScratchBytes(size_t m, size_t n, size_t k, bool amx) {
+    const Bf16Geometry geometry(amx);
+    Cuts cuts(m, n, k, geometry);
+    // A range may be cut into larger blocks than the whole.
+    cuts.m = Most(m, kBf16BlockA / cuts.k, geometry.rows);
+    cuts.n = Most(n, kBf16BlockB / cuts.k, geometry.columns);
+    return (cuts.ElementsA(geometry) + cuts.ElementsB()) * sizeof(BFloat16) + 2 * 64;
+  }
+
+  void Run() {
+    if (amx_ && !emulated_) kernels::matmul::EnterAmx();
+    for (size_t m = range_.m_begin; m < range_.m_end; m += cuts_.m) {
+      // At least once, so that k = 0 leaves the epilogue.
+      for (size_t k = 0; k == 0 || k < args_.k; k += cuts_.k) {
+        const Addend add = k == 0 ? EpilogueAddend(args_) : Addend{args_.c, args_.c_stride};
+        for (size_t n = range_.n_begin; n < range_.n_end; n += cuts_.n) RunBlock(m, k, n, add);
+      }
+    }
+    if (amx_ && !emulated_) kernels::matmul::LeaveAmx();
+  }
+
+ private:
+  static size_t Most(size_t size, size_t most, size_t unit) {
+    return std::min(RoundUp(std::max(most, unit), unit), RoundUp(std::max(size, unit), unit));
+  }
+
+  // Near-equal blocks; k depends on nothing but the product.
+  struct Cuts {
+    size_t m, n, k;
+
+    HWY_INLINE Cuts(size_t rows, size_t columns, size_t steps, const Bf16Geometry& geometry) {
+      k = Near(steps, kBf16BlockK, kBf16Steps);
+      m = Near(rows, kBf16BlockA / k, geometry.rows);
+      n = Near(columns, kBf16BlockB / k, geometry.columns);
+    }
+    static size_t Near(size_t size, size_t most, size_t unit) {
+      const size_t count = std::max<size_t>(1, CeilDiv(size, std::max(most, unit)));
+      return std::max(unit, RoundUp(CeilDiv(size, count), unit));
+    }
+    size_t RowElements() const { return k + kBf16RowPadding; }
+    // Every tile has all its rows, and a transposition may write three more.
+    size_t ElementsA(const Bf16Geometry& geometry) const {
+      return (CeilDiv(m, geometry.rows) * geometry.rows + 3) * RowElements();
+    }
+    size_t ElementsB() const { return n * k; }
+  };
+
+  void RunBlock(size_t m, size_t k, size_t n, const Addend& add) const {
+    const size_t rows = std::min(cuts_.m, range_.m_end - m);
+    const size_t columns = std::min(cuts_.n, range_.n_end - n);
+    const size_t steps = std::min(cuts_.k, args_.k - k);
+    Bf16Tile tile;
+    tile.a_row = cuts_.RowElements();
+    tile.k = RoundUp(steps, kBf16Steps);
+    tile.panel = kernels::matmul::kAmxPanelColumns * tile.k;
+    tile.c_row = args_.c_stride;
+    tile.add_row = add.stride;
+    for (size_t row = 0; row < rows; row += geometry_.rows) {
+      tile.rows = std::min(geometry_.rows, rows - row);
+      BFloat16* a = a_ + row * tile.a_row;
+      tile.a = a;
+      if (n == range_.n_begin) ConvertRows(m + row, tile.rows, k, steps, tile.k, a);
+      for (size_t column = 0; column < columns; column += geometry_.columns) {
+        tile.columns = std::min(geometry_.columns, columns - column);
+        BFloat16* b = b_ + column * tile.k;
+        tile.b = b;
+        if (row == 0) PackColumns(k, steps, tile.k, n + column, tile.columns, b);
+        tile.c = args_.c + (m + row) * args_.c_stride + n + column;
+        tile.add = add.data == nullptr ? nullptr : add.data + (m + row) * add.stride + n + column;
+        RunTile(tile);
+      }
+    }
+  }
+
+  void RunTile(const Bf16Tile& tile) const {
+    if (!amx_) {
+      RunDotTile(tile);
+    } else if (emulated_) {
+      kernels::matmul::RunEmulatedAmxTile(tile);
+    } else {
+      kernels::matmul::RunAmxTile(tile);
+    }
+  }
+
+  void ConvertRows(size_t row, size_t rows, size_t k, size_t steps, size_t padded,
+                   BFloat16* out) const {
+    const MatmulOperand& a = args_.a;
+    PackBf16Rows(a.data + row * a.row_stride + k * a.col_stride, a.row_stride, a.col_stride, rows,
+                 steps, padded, out, cuts_.RowElements());
+  }
+
+  // The columns of one tile: one panel, or two of sixteen columns for AMX.
+  void PackColumns(size_t k, size_t steps, size_t padded, size_t column, size_t columns,
+                   BFloat16* out) const {
+    const size_t width = amx_ ? kernels::matmul::kAmxPanelColumns : geometry_.columns;
+    const MatmulOperand& b = args_.b.strided;
+    const size_t offset = k * b.row_stride + column * b.col_stride;
+    for (size_t i = 0; i < columns; i += width) {
+      const size_t count = std::min(width, columns - i);
+      BFloat16* panel = out + i * padded;
+      // Dot products skip the vectors that hold no column.
+      const size_t stored = amx_ ? width : RoundUp(count, hn::Lanes(DF()));
+      if (args_.b.bf16 != nullptr) {
+        PackPairs(args_.b.bf16 + offset + i * b.col_stride, b.row_stride, b.col_stride, count,
+                  steps, padded, stored, panel);
+      } else {
+        PackPairs(b.data + offset + i * b.col_stride, b.row_stride, b.col_stride, count, steps,
+                  padded, stored, panel);
+      }
+    }
+  }
+
+  const MatmulArgs& args_;
+  const MatmulRange& range_;
+  const bool amx_;
+  const bool emulated_;
+  const Bf16Geometry geometry_;
+  const Cuts cuts_;
+  BFloat16* const a_;
+  BFloat16* const b_;
+};
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

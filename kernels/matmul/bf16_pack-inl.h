@@ -1,0 +1,173 @@
+// Copies operands as bf16. A becomes rows with consecutive k; B panels of pairs: for every two
+// steps of k and every column the two values side by side. Steps beyond the last are zeros.
+#if defined(LANEWISE_KERNELS_MATMUL_BF16_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_BF16_PACK_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_BF16_PACK_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_BF16_PACK_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul/parts-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+using DU = hn::RebindToUnsigned<DF>;
+using VU = hn::Vec<DU>;
+
+// Elements as bf16 in the upper half of each lane.
+HWY_INLINE VU UpperHalf(const float* p) { return bf16::UpperHalf(DF(), hn::LoadU(DF(), p)); }
+HWY_INLINE VU UpperHalf(const BFloat16* p) { return hn::BitCast(DU(), LoadWide(p)); }
+HWY_INLINE VU UpperHalfN(const float* p, size_t n) {
+  return bf16::UpperHalf(DF(), hn::LoadN(DF(), p, n));
+}
+HWY_INLINE VU UpperHalfN(const BFloat16* p, size_t n) { return hn::BitCast(DU(), LoadWideN(p, n)); }
+HWY_INLINE uint32_t UpperHalfOf(float x) {
+  return hn::GetLane(bf16::UpperHalf(DF(), hn::Set(DF(), x))) & 0xFFFF0000U;
+}
+HWY_INLINE uint32_t UpperHalfOf(BFloat16 x) { return static_cast<uint32_t>(x.bits) << 16; }
+
+// Two values as they lie in memory, the first one lower.
+HWY_INLINE VU Pair(VU first, VU second) {
+  return hn::Or(hn::ShiftRight<16>(first), hn::And(second, hn::Set(DU(), 0xFFFF0000U)));
+}
+HWY_INLINE uint32_t PairOf(uint32_t first, uint32_t second) { return (first >> 16) | second; }
+
+// One pair of steps of `columns` columns side by side. `second` null: that step is beyond the last.
+template <typename T>
+HWY_INLINE void PackPairsRow(const T* first, const T* second, size_t columns, size_t stored,
+                             uint32_t* HWY_RESTRICT out) {
+  const DU du;
+  const size_t lanes = hn::Lanes(du);
+  size_t j = 0;
+  for (; j + lanes <= columns; j += lanes) {
+    const VU upper = second == nullptr ? hn::Zero(du) : UpperHalf(second + j);
+    hn::StoreU(Pair(UpperHalf(first + j), upper), du, out + j);
+  }
+  for (; j < stored; j += lanes) {
+    const size_t n = columns > j ? columns - j : 0;
+    VU pair = hn::Zero(du);
+    if (n > 0) {
+      pair = Pair(UpperHalfN(first + j, n),
+                  second == nullptr ? hn::Zero(du) : UpperHalfN(second + j, n));
+    }
+    hn::StoreU(pair, du, out + j);
+  }
+}
+
+#if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
+inline constexpr bool kCanTranspose = true;
+#else
+inline constexpr bool kCanTranspose = false;
+HWY_INLINE void TransposeFour(const float* const*, size_t, float*, size_t) {}
+#endif
+
+// Whole groups of four pairs of weights that are contiguous in k; returns how many pairs.
+HWY_INLINE size_t PackPairsAlongK(const BFloat16* b, size_t b_n, size_t columns, size_t pairs,
+                                  size_t stored, uint32_t* HWY_RESTRICT out) {
+  constexpr size_t kLanes = hn::MaxLanes(DF());
+  size_t done = 0;
+  for (size_t j = 0; j < stored; j += kLanes) {
+    const float* rows[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) {
+      rows[i] = reinterpret_cast<const float*>(b + std::min(j + i, columns - 1) * b_n);
+    }
+    for (done = 0; done + 4 <= pairs; done += 4) {
+      TransposeFour(rows, done, reinterpret_cast<float*>(out + done * stored + j), stored);
+    }
+  }
+  return done;
+}
+HWY_INLINE size_t PackPairsAlongK(const float*, size_t, size_t, size_t, size_t, uint32_t*) {
+  return 0;
+}
+
+// A panel of `columns` columns of B and room for `stored` (whole vectors): `padded` steps of k, of
+// which `steps` are there.
+template <typename T>
+HWY_INLINE void PackPairs(const T* b, size_t b_k, size_t b_n, size_t columns, size_t steps,
+                          size_t padded, size_t stored, BFloat16* panel) {
+  uint32_t* HWY_RESTRICT out = reinterpret_cast<uint32_t*>(panel);
+  size_t pair = 0;
+  if (b_n == 1) {
+    for (; 2 * pair < steps; ++pair) {
+      const T* first = b + 2 * pair * b_k;
+      PackPairsRow(first, 2 * pair + 1 < steps ? first + b_k : nullptr, columns, stored,
+                   out + pair * stored);
+    }
+  } else {
+    if (kCanTranspose && b_k == 1) {
+      pair = PackPairsAlongK(b, b_n, columns, steps / 2, stored, out);
+    }
+    for (; 2 * pair < steps; ++pair) {
+      for (size_t j = 0; j < stored; ++j) {
+        const T* first = b + 2 * pair * b_k + std::min(j, columns - 1) * b_n;
+        const uint32_t upper = 2 * pair + 1 < steps ? UpperHalfOf(first[b_k]) : 0;
+        out[pair * stored + j] = PairOf(UpperHalfOf(first[0]), upper);
+      }
+    }
+  }
+  for (size_t i = pair * stored; i < padded / 2 * stored; ++i) out[i] = 0;
+}
+
+// Rows of A that lie one beside the other (a transposed activation): pairs of steps of `lanes`
+// pairs are transposed at a time.
+HWY_INLINE size_t PackRowsAlongM(const float* a, size_t a_k, size_t rows, size_t steps,
+                                 BFloat16* out, size_t out_row) {
+  constexpr size_t kLanes = hn::MaxLanes(DF());
+  constexpr size_t kMostRows = 32;
+  HWY_ALIGN uint32_t pairs[kLanes * (kMostRows + kLanes)];
+  constexpr size_t kStride = kMostRows + kLanes;
+  const float* lines[kLanes];
+  for (size_t i = 0; i < kLanes; ++i)
+    lines[i] = reinterpret_cast<const float*>(pairs + i * kStride);
+  size_t k = 0;
+  for (; k + 2 * kLanes <= steps; k += 2 * kLanes) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      const float* first = a + (k + 2 * i) * a_k;
+      PackPairsRow(first, first + a_k, rows, CeilDiv(rows, kLanes) * kLanes, pairs + i * kStride);
+    }
+    for (size_t r = 0; r < rows; r += 4) {
+      TransposeFour(lines, r, reinterpret_cast<float*>(out + r * out_row + k), out_row / 2);
+    }
+  }
+  return k;
+}
+
+// `rows` rows of A of any strides, `padded` steps of k, of which `steps` are there.
+HWY_INLINE void PackBf16Rows(const float* a, size_t a_row, size_t a_k, size_t rows, size_t steps,
+                             size_t padded, BFloat16* out, size_t out_row) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  size_t common = 0;  // steps that all rows have
+  if (kCanTranspose && a_row == 1 && a_k != 1) {
+    common = PackRowsAlongM(a, a_k, rows, steps, out, out_row);
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    const float* from = a + r * a_row;
+    BFloat16* to = out + r * out_row;
+    size_t k = common;
+    if (a_k == 1) {
+      for (; k + lanes <= steps; k += lanes) bf16::Store(d, hn::LoadU(d, from + k), to + k);
+    }
+    for (; k < steps; ++k) {
+      to[k].bits = static_cast<uint16_t>(UpperHalfOf(from[k * a_k]) >> 16);
+    }
+    for (; k < padded; ++k) to[k].bits = 0;
+  }
+}
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

@@ -1,0 +1,36 @@
+// What the two bf16 units have in common: one tile of C from packed operands.
+#ifndef LANEWISE_KERNELS_MATMUL_BF16_TILE_H_
+#define LANEWISE_KERNELS_MATMUL_BF16_TILE_H_
+
+#include <cstddef>
+
+#include "kernels/view.h"
+
+namespace lanewise::kernels::matmul {
+
+// Steps of k come in multiples of this; the rest is zeros.
+inline constexpr size_t kBf16Steps = 32;
+
+// c[r, j] = add[r, j] + sum_k a[r, k] * b[k, j].
+//
+// a: rows of bf16, each k in a row, in a buffer with room for a whole tile of rows.
+// b: panels of whole vectors of columns, each for every pair of steps (k, k + 1) and every column
+// the two bf16 side by side. `panel` is the distance of two panels of sixteen columns (AMX).
+struct Bf16Tile {
+  const BFloat16* a = nullptr;
+  size_t a_row = 0;
+  const BFloat16* b = nullptr;
+  size_t panel = 0;
+  size_t k = 0;  // a multiple of kBf16Steps
+  float* c = nullptr;
+  size_t c_row = 0;
+  const float* add = nullptr;  // null: nothing is added
+  size_t add_row = 0;
+  size_t rows = 0;
+  size_t columns = 0;
+};
+using Bf16TileFunction = void (*)(const Bf16Tile&);
+
+}  // namespace lanewise::kernels::matmul
+
+#endif  // LANEWISE_KERNELS_MATMUL_BF16_TILE_H_

@@ -1,0 +1,114 @@
+// The register tile of bf16 dot products: as the float32 tile, with two steps of k at once.
+#if defined(LANEWISE_KERNELS_MATMUL_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_DOT_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_DOT_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_DOT_INL_H_
+#endif
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "hwy/highway.h"
+#include "kernels/matmul/bf16_tile.h"
+#include "kernels/matmul/parts-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+using kernels::matmul::Bf16Tile;
+using kernels::matmul::Bf16TileFunction;
+
+// Whether this target multiplies pairs of bf16 at twice the rate of float32. Sapphire Rapids has
+// the instruction, at half of it.
+#if HWY_NATIVE_DOT_BF16 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_AVX3_SPR
+inline constexpr bool kFastDot = true;
+#else
+inline constexpr bool kFastDot = false;
+#endif
+
+// Pairs of bf16, each in one float32's place.
+using VPairs = hn::Vec<hn::RebindToUnsigned<DF>>;
+
+// sum + the product of the pairs.
+HWY_INLINE VF DotPairs(VPairs a, VPairs b, VF sum) {
+  const DF d;
+#if HWY_NATIVE_DOT_BF16 && !HWY_HAVE_SCALABLE
+  const hn::Repartition<hwy::bfloat16_t, DF> dh;
+  VF unused = hn::Zero(d);
+  return hn::ReorderWidenMulAccumulate(d, hn::BitCast(dh, a), hn::BitCast(dh, b), sum, unused);
+#else
+  const hn::RebindToUnsigned<DF> du;
+  const VPairs upper = hn::Set(du, 0xFFFF0000U);
+  sum = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), sum);
+  return hn::MulAdd(hn::BitCast(d, hn::And(a, upper)), hn::BitCast(d, hn::And(b, upper)), sum);
+#endif
+}
+
+#define LW_DOT_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+
+template <size_t kRows, size_t kVectors>
+void DotTileOf(const Bf16Tile& t) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du;
+  const size_t lanes = hn::Lanes(d);
+#define LW_DOT_TILE_DECLARE(r)                                            \
+  VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
+  (void)c##r##0, (void)c##r##1, (void)c##r##2;                            \
+  const BFloat16* a##r = t.a + (kRows > r ? r : 0) * t.a_row;             \
+  (void)a##r;
+  LW_DOT_TILE_ROWS(LW_DOT_TILE_DECLARE)
+#undef LW_DOT_TILE_DECLARE
+  const uint32_t* HWY_RESTRICT b = reinterpret_cast<const uint32_t*>(t.b);
+  for (size_t k = 0; k < t.k; k += 2) {
+    const VPairs b0 = hn::LoadU(du, b);
+    VPairs b1 = b0, b2 = b0;
+    if constexpr (kVectors > 1) b1 = hn::LoadU(du, b + lanes);
+    if constexpr (kVectors > 2) b2 = hn::LoadU(du, b + 2 * lanes);
+    (void)b1, (void)b2;
+#define LW_DOT_TILE_STEP(r)                                         \
+  if constexpr (kRows > r) {                                        \
+    uint32_t pair;                                                  \
+    hwy::CopyBytes<sizeof(pair)>(a##r + k, &pair);                  \
+    const VPairs a = hn::Set(du, pair);                             \
+    c##r##0 = DotPairs(a, b0, c##r##0);                             \
+    if constexpr (kVectors > 1) c##r##1 = DotPairs(a, b1, c##r##1); \
+    if constexpr (kVectors > 2) c##r##2 = DotPairs(a, b2, c##r##2); \
+  }
+    LW_DOT_TILE_ROWS(LW_DOT_TILE_STEP)
+#undef LW_DOT_TILE_STEP
+    b += kVectors * lanes;
+  }
+  const size_t last = t.columns % lanes;
+#define LW_DOT_TILE_STORE(r)                                                                  \
+  if constexpr (kRows > r) {                                                                  \
+    StoreRow<kVectors>(t.c + r * t.c_row, t.add == nullptr ? nullptr : t.add + r * t.add_row, \
+                       last, c##r##0, c##r##1, c##r##2);                                      \
+  }
+  LW_DOT_TILE_ROWS(LW_DOT_TILE_STORE)
+#undef LW_DOT_TILE_STORE
+}
+
+#undef LW_DOT_TILE_ROWS
+
+template <size_t... kIndex>
+constexpr std::array<Bf16TileFunction, sizeof...(kIndex)> DotTiles(std::index_sequence<kIndex...>) {
+  return {&DotTileOf<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1>...};
+}
+
+HWY_INLINE void RunDotTile(const Bf16Tile& tile) {
+  static constexpr auto kTiles = DotTiles(std::make_index_sequence<kTileRows * kTileVectors>());
+  const size_t vectors = CeilDiv(tile.columns, hn::Lanes(DF()));
+  kTiles[(tile.rows - 1) * kTileVectors + vectors - 1](tile);
+}
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

@@ -1,0 +1,166 @@
+// What the engines for float32 and bf16 share: the shape of the register tile, its last step, cuts,
+// a transposition, the epilogue.
+#if defined(LANEWISE_KERNELS_MATMUL_PARTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LANEWISE_KERNELS_MATMUL_PARTS_INL_H_
+#undef LANEWISE_KERNELS_MATMUL_PARTS_INL_H_
+#else
+#define LANEWISE_KERNELS_MATMUL_PARTS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/bfloat16-inl.h"
+#include "kernels/matmul.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lanewise::kernels {
+namespace HWY_NAMESPACE {
+namespace matmul {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using VF = hn::Vec<DF>;
+
+// Tile shape by the number of vector registers: 32 hold 8x3 accumulators, 16 hold 6x2.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM || HWY_ARCH_RVV || HWY_ARCH_PPC || HWY_ARCH_S390X
+inline constexpr size_t kTileRows = 8;
+inline constexpr size_t kTileVectors = 3;
+#else
+inline constexpr size_t kTileRows = 6;
+inline constexpr size_t kTileVectors = 2;
+#endif
+
+// Weights are stored as float32 or as bf16: either as float32.
+HWY_INLINE VF LoadWide(const float* p) { return hn::LoadU(DF(), p); }
+HWY_INLINE VF LoadWide(const BFloat16* p) { return bf16::Load(DF(), p); }
+HWY_INLINE VF LoadWideN(const float* p, size_t n) { return hn::LoadN(DF(), p, n); }
+HWY_INLINE VF LoadWideN(const BFloat16* p, size_t n) { return bf16::LoadN(DF(), p, n); }
+HWY_INLINE float Widen(float x) { return x; }
+HWY_INLINE float Widen(BFloat16 x) { return bf16::Widen(x); }
+
+HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
+
+HWY_INLINE size_t TileColumns() { return kTileVectors * hn::Lanes(DF()); }
+
+// Vectors of the next panel when `left` vectors are left: full tiles, and two of two rather than
+// a full one and one of a single vector.
+HWY_INLINE size_t PanelVectors(size_t left) {
+  if (left <= kTileVectors) return left;
+  return kTileVectors == 3 && left == 4 ? 2 : kTileVectors;
+}
+
+// Row tiles of near-equal height instead of a small remainder.
+struct RowTiles {
+  size_t count, height, taller;  // the first `taller` tiles have one row more than `height`
+
+  explicit RowTiles(size_t rows)
+      : count((rows + kTileRows - 1) / kTileRows),
+        height(count == 0 ? 0 : rows / count),
+        taller(count == 0 ? 0 : rows % count) {}
+  size_t Begin(size_t i) const { return i * height + std::min(i, taller); }
+  size_t Rows(size_t i) const { return height + (i < taller ? 1 : 0); }
+};
+
+// Adds `add`, if there is one, and stores one row of results, whose last vector has `last` valid
+// lanes (0: all).
+template <size_t kVectors>
+HWY_INLINE void StoreRow(float* HWY_RESTRICT c, const float* add, size_t last, VF v0, VF v1,
+                         VF v2) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  if (HWY_UNLIKELY(last != 0)) {
+    constexpr size_t kFull = kVectors - 1;
+    if (add != nullptr) {
+      const VF tail = hn::LoadN(d, add + kFull * lanes, last);
+      if constexpr (kVectors == 1) v0 = hn::Add(tail, v0);
+      if constexpr (kVectors == 2) v1 = hn::Add(tail, v1);
+      if constexpr (kVectors == 3) v2 = hn::Add(tail, v2);
+      if constexpr (kVectors > 1) v0 = hn::Add(hn::LoadU(d, add), v0);
+      if constexpr (kVectors > 2) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
+    }
+    if constexpr (kVectors > 1) hn::StoreU(v0, d, c);
+    if constexpr (kVectors > 2) hn::StoreU(v1, d, c + lanes);
+    hn::StoreN(kVectors == 1 ? v0 : kVectors == 2 ? v1 : v2, d, c + kFull * lanes, last);
+    return;
+  }
+  if (add != nullptr) {
+    v0 = hn::Add(hn::LoadU(d, add), v0);
+    if constexpr (kVectors > 1) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
+    if constexpr (kVectors > 2) v2 = hn::Add(hn::LoadU(d, add + 2 * lanes), v2);
+  }
+  hn::StoreU(v0, d, c);
+  if constexpr (kVectors > 1) hn::StoreU(v1, d, c + lanes);
+  if constexpr (kVectors > 2) hn::StoreU(v2, d, c + 2 * lanes);
+}
+
+#if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
+// Four k of every fourth row, one 128-bit block each, as one vector.
+HWY_INLINE VF LoadBlocks(const float* const* rows, size_t k) {
+#if HWY_MAX_BYTES == 16
+  return hn::LoadU(DF(), rows[0] + k);
+#else
+  const hn::FixedTag<float, 4> d4;
+  const hn::FixedTag<float, 8> d8;
+  const auto low = hn::Combine(d8, hn::LoadU(d4, rows[4] + k), hn::LoadU(d4, rows[0] + k));
+#if HWY_MAX_BYTES == 32
+  return low;
+#else
+  const auto high = hn::Combine(d8, hn::LoadU(d4, rows[12] + k), hn::LoadU(d4, rows[8] + k));
+  return hn::Combine(hn::FixedTag<float, 16>(), high, low);
+#endif
+#endif
+}
+
+// Transposes four k of one vector of rows: out[k * stride + row].
+HWY_INLINE void TransposeFour(const float* const* rows, size_t k, float* HWY_RESTRICT out,
+                              size_t stride) {
+  const DF d;
+  const hn::RepartitionToWide<DF> dw;
+  const VF r0 = LoadBlocks(rows, k);
+  const VF r1 = LoadBlocks(rows + 1, k);
+  const VF r2 = LoadBlocks(rows + 2, k);
+  const VF r3 = LoadBlocks(rows + 3, k);
+  const auto lower01 = hn::BitCast(dw, hn::InterleaveLower(d, r0, r1));
+  const auto lower23 = hn::BitCast(dw, hn::InterleaveLower(d, r2, r3));
+  const auto upper01 = hn::BitCast(dw, hn::InterleaveUpper(d, r0, r1));
+  const auto upper23 = hn::BitCast(dw, hn::InterleaveUpper(d, r2, r3));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, lower01, lower23)), d, out);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, lower01, lower23)), d, out + stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, upper01, upper23)), d, out + 2 * stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, upper01, upper23)), d, out + 3 * stride);
+}
+#endif
+
+// What the epilogue adds to the product: nothing, C itself, a residual, or one row for all.
+struct Addend {
+  const float* data;
+  size_t stride;
+};
+HWY_INLINE Addend EpilogueAddend(const MatmulArgs& args) {
+  switch (args.epilogue) {
+    case MatmulEpilogue::kOverwrite:
+      return {nullptr, 0};
+    case MatmulEpilogue::kAccumulate:
+      return {args.c, args.c_stride};
+    case MatmulEpilogue::kResidual:
+      return {args.residual, args.residual_stride};
+    case MatmulEpilogue::kBias:
+      return {args.residual, 0};
+  }
+  return {nullptr, 0};
+}
+
+HWY_INLINE float* AlignUp(void* p) {
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) & ~uintptr_t{63});
+}
+
+}  // namespace matmul
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard

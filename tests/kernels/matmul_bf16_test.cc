@@ -1,0 +1,175 @@
+// Products with both operands rounded to bf16, by every unit on every target; units that this CPU
+// does not have run in software.
+#include "kernels/matmul_bf16.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/matmul/amx.h"
+#include "tests/kernels/matmul_problem.h"
+#include "tests/support/compare.h"
+#include "tests/support/targets.h"
+
+namespace lanewise::kernels {
+namespace {
+
+using namespace testing_matmul;  // NOLINT(google-build-using-namespace)
+
+template <typename Fn>
+void ForEachUnit(Fn&& fn) {
+  struct Restore {
+    ~Restore() { ForceBf16Unit("auto"); }
+  } restore;
+  testing::ForEachTarget([&] {
+    for (const std::string unit : {"float32", "dot", "amx"}) {
+      CAPTURE(unit);
+      REQUIRE(ForceBf16Unit(unit));
+      REQUIRE(Name(MatmulBf16Unit()) == unit);
+      fn();
+    }
+  });
+}
+
+TEST_CASE("bf16 products: all forms, sizes around the tiles, every epilogue") {
+  const size_t sizes[] = {17, 18, 23, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70, 97};
+  std::mt19937 random(9);
+  ForEachUnit([&] {
+    for (const Form form : kForms) {
+      for (int round = 0; round < 12; ++round) {
+        const auto pick = [&] { return sizes[random() % std::size(sizes)]; };
+        const size_t m = pick(), n = 1 + random() % 100, k = 1 + random() % 140;
+        CAPTURE(static_cast<int>(form));
+        CAPTURE(m);
+        CAPTURE(n);
+        CAPTURE(k);
+        Problem p(form, m, n, k, static_cast<MatmulEpilogue>(random() % 4), random() % 1000);
+        p.args.bf16 = true;
+        CheckAgainstReference(p);
+        p.UseHalfWeights();
+        CheckAgainstReference(p);
+      }
+    }
+  });
+}
+
+TEST_CASE("bf16 products: several blocks in every dimension, no steps, few rows") {
+  struct Shape {
+    size_t m, n, k;
+  };
+  const Shape shapes[] = {
+      {40, 65, 1600}, {20, 700, 800}, {1400, 20, 800}, {20, 30, 0}, {3, 40, 50}};
+  ForEachUnit([&] {
+    for (const Form form : {Form::kNN, Form::kNT, Form::kTN}) {
+      for (const Shape& s : shapes) {
+        CAPTURE(s.m);
+        CAPTURE(s.n);
+        CAPTURE(s.k);
+        Problem p(form, s.m, s.n, s.k, MatmulEpilogue::kResidual,
+                  static_cast<unsigned>(s.m + s.n + s.k));
+        p.args.bf16 = true;
+        CheckAgainstReference(p);
+      }
+    }
+  });
+}
+
+// Operands that bf16 does not hold are rounded, not cut off: the sums are those of rounded
+// operands.
+TEST_CASE("bf16 products: operands are rounded to nearest") {
+  ForEachUnit([&] {
+    if (MatmulBf16Unit() == Bf16Unit::kFloat32) return;  // rounds nothing
+    for (const Form form : {Form::kNN, Form::kTN, Form::kTT}) {
+      Problem p(form, 37, 50, 65, MatmulEpilogue::kOverwrite, 3);
+      Problem rounded(form, 37, 50, 65, MatmulEpilogue::kOverwrite, 3);
+      std::mt19937 random(5);
+      std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+      for (size_t i = 0; i < p.a.memory.size(); ++i) p.a.memory[i] = uniform(random);
+      for (size_t i = 0; i < p.b.memory.size(); ++i) p.b.memory[i] = uniform(random);
+      for (auto [from, to] : {std::pair(&p.a, &rounded.a), std::pair(&p.b, &rounded.b)}) {
+        std::vector<BFloat16> half(from->memory.size());
+        RoundToBFloat16(from->memory, half);
+        WidenBFloat16(half, to->memory);
+      }
+      p.args.bf16 = true;
+      Run(p.args);
+      Run(rounded.args);
+      double worst = 0;
+      for (size_t i = 0; i < 37; ++i) {
+        for (size_t j = 0; j < 50; ++j) {
+          const auto at = [&](const Problem& x) {
+            return static_cast<double>(x.args.c[i * x.args.c_stride + j]);
+          };
+          worst = std::max(worst, std::fabs(at(p) - at(rounded)));
+        }
+      }
+      CHECK(worst < 2e-5);  // cutting off, or not rounding, is a hundred times as far
+    }
+  });
+}
+
+TEST_CASE("bf16 products: NaN and infinity reach C") {
+  ForEachUnit([&] {
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Problem p(Form::kNN, 40, 37, 33, MatmulEpilogue::kOverwrite, 5);
+      p.args.bf16 = true;
+      for (size_t i = 0; i < 40; ++i) p.a.data[i * p.args.a.row_stride + 32] = 0.0f;
+      p.b.data[32 * p.args.b.strided.row_stride + 30] = bad;  // 0 * bad = NaN, in column 30
+      Run(p.args);
+      size_t wrong = 0;
+      for (size_t i = 0; i < 40; ++i) {
+        for (size_t j = 0; j < 37; ++j) {
+          wrong += std::isnan(p.args.c[i * p.args.c_stride + j]) != (j == 30) ? 1 : 0;
+        }
+      }
+      CHECK(wrong == 0);
+    }
+  });
+}
+
+TEST_CASE("bf16 products: any partition of C gives the same bits") {
+  std::mt19937 random(11);
+  ForEachUnit([&] {
+    for (const Form form : {Form::kNN, Form::kNT, Form::kTN}) {
+      for (const size_t m : {3, 40, 130}) {
+        Problem whole(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
+        Problem parts(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
+        whole.args.bf16 = parts.args.bf16 = true;
+        Run(whole.args);
+        std::vector<std::byte> scratch(MatmulScratchBytes(m, 233, 800, true));
+        for (size_t i = 0; i < m;) {
+          const size_t rows = std::min(m - i, 1 + random() % 70);
+          for (size_t j = 0; j < 233;) {
+            const size_t columns = std::min(233 - j, 1 + random() % 90);
+            Matmul(parts.args, {i, i + rows, j, j + columns}, scratch);
+            j += columns;
+          }
+          i += rows;
+        }
+        CHECK(testing::SameBits(std::span(whole.c.memory), std::span(parts.c.memory)));
+      }
+    }
+  });
+}
+
+TEST_CASE("bf16 units: names, and this CPU's own") {
+  CHECK_FALSE(ForceBf16Unit("tpu"));
+  CHECK(ForceBf16Unit("auto"));
+  if (matmul::HasAmx()) {
+    CHECK(MatmulBf16Unit() == Bf16Unit::kAmx);
+    CHECK(matmul::RunAmxProbe(10) > 0);
+  } else {
+    MESSAGE("this CPU has no AMX: its tiles were computed in software");
+    CHECK(MatmulBf16Unit() != Bf16Unit::kAmx);
+  }
+}
+
+}  // namespace
+}  // namespace lanewise::kernels
