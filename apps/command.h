@@ -43,6 +43,8 @@ std::vector<std::unique_ptr<Command>> AllCommands();
 // "lanewise 0.1.0".
 std::string VersionText();
 
+// Says on stderr what --dtype bf16 means on this machine; nothing for float32.
+void SayDtype(const std::string& dtype);
 // "float32", or for "bf16" what computes it here: "bf16 (AMX tiles)".
 std::string DescribeDtype(const std::string& dtype);
 

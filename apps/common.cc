@@ -27,6 +27,10 @@ std::string DescribeDtype(const std::string& dtype) {
   return "bf16 (weights; float32 arithmetic, which is faster on this CPU)";
 }
 
+void SayDtype(const std::string& dtype) {
+  if (dtype != "float32") Stderr().Line("Arithmetic: " + DescribeDtype(dtype));
+}
+
 void DeclareDtype(Options& options, std::string* dtype) {
   options.Choice("dtype", "TYPE", dtype, {"float32", "bf16"},
                  "numbers of the matrices: bf16 takes half the memory, and is faster to read");

@@ -34,6 +34,8 @@ class ConvertCommand : public Command {
     options.Positional("IN", &in_, kModelHelp);
     options.Positional("OUT", &out_, "file or folder to write");
     options.Integer("version", "N", &version_, 0, 1, "of llama2.c's format");
+    options.Choice("dtype", "TYPE", &dtype_, {"float32", "bf16"},
+                   "of the matrices in a folder: bf16 takes half the space");
     options.Flag("force", &force_, "replace OUT if it is a file that exists");
     common_.Declare(options, /*json=*/false, /*profile=*/false);
   }
@@ -46,6 +48,10 @@ class ConvertCommand : public Command {
     const bool single = out_.ends_with(".bin");
     if (options.Given("version") && (!single || built->kind() != "llama")) {
       throw model::UsageError("--version is for llama models and an OUT that ends in .bin");
+    }
+    if (single && dtype_ == "bf16") {
+      throw model::UsageError(
+          "--dtype bf16 is for an OUT that is a folder; .bin files are float32");
     }
     CheckOut(files, single);
     if (single && built->kind() == "llama") {
@@ -83,12 +89,14 @@ class ConvertCommand : public Command {
     content.config.erase("training");  // describes the run, which this folder is not
     content.tokenizer = file.tokenizer;
     for (const model::NamedTensor& tensor : file.tensors) {
-      content.weights.push_back(model::MakeSource(tensor));
+      const bool matrix = tensor.shape.size() > 1 && tensor.shape[1] > 1;
+      content.weights.push_back(model::MakeSource(tensor, matrix && dtype_ == "bf16"));
     }
     model::SaveModelFolder(files, out_, content, 0, std::nullopt);
   }
 
   std::string in_, out_;
+  std::string dtype_ = "float32";
   int64_t version_ = 0;
   bool force_ = false;
   CommonOptions common_;

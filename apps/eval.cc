@@ -55,6 +55,7 @@ class EvalCommand : public Command {
                               std::to_string(*ctx_) + "; give at most that");
     }
     const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
+    SayDtype(dtype_);
     const model::TokenArray tokens = input_.Read(files, loaded);
     const auto scheduler = common_.MakeScheduler();
     model::Evaluator evaluator(*loaded.model, *scheduler, static_cast<size_t>(ctx_.value_or(0)),

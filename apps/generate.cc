@@ -181,6 +181,7 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
   sampler_.Validate();
   const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
   const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
+  SayDtype(dtype_);
   const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
   if (SignalExitCode() != 0) return SignalExitCode();
 

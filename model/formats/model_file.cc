@@ -1,7 +1,10 @@
 #include "model/formats/model_file.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+
+#include "kernels/bfloat16.h"
 
 namespace lanewise::model {
 
@@ -28,17 +31,20 @@ NamedTensor MakeNamedTensor(TensorView view, std::shared_ptr<const void> owner) 
   return tensor;
 }
 
-TensorSource MakeSource(const NamedTensor& tensor) {
-  return {tensor.name, DType::kF32, tensor.shape, [tensor](const ByteSink& sink) {
-            float part[4096];
-            const uint64_t elements = tensor.Elements();
-            for (uint64_t first = 0; first < elements; first += std::size(part)) {
-              const auto count = std::min<uint64_t>(std::size(part), elements - first);
-              const std::span<float> values(part, static_cast<size_t>(count));
-              tensor.read(first, values);
-              sink(std::as_bytes(values));
-            }
-          }};
+TensorSource MakeSource(const NamedTensor& tensor, bool bf16) {
+  const auto produce = [tensor, bf16](const ByteSink& sink) {
+    float part[4096];
+    kernels::BFloat16 rounded[std::size(part)];
+    const uint64_t elements = tensor.Elements();
+    for (uint64_t first = 0; first < elements; first += std::size(part)) {
+      const auto count = static_cast<size_t>(std::min<uint64_t>(std::size(part), elements - first));
+      const std::span<float> values(part, count);
+      tensor.read(first, values);
+      if (bf16) kernels::RoundToBFloat16(values, rounded);
+      sink(bf16 ? std::as_bytes(std::span(rounded, count)) : std::as_bytes(values));
+    }
+  };
+  return {tensor.name, bf16 ? DType::kBF16 : DType::kF32, tensor.shape, produce};
 }
 
 }  // namespace lanewise::model

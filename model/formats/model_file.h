@@ -47,8 +47,8 @@ struct ModelFile {
 // A NamedTensor over a view whose bytes `owner` keeps alive.
 NamedTensor MakeNamedTensor(TensorView view, std::shared_ptr<const void> owner);
 
-// The same tensor to be written elsewhere, as float32.
-TensorSource MakeSource(const NamedTensor& tensor);
+// The same tensor to be written elsewhere, as float32 or rounded to bf16.
+TensorSource MakeSource(const NamedTensor& tensor, bool bf16 = false);
 
 }  // namespace lanewise::model
 

@@ -235,6 +235,23 @@ TEST_CASE("convert: every way there and back gives the same model") {
   CHECK(convert({folder / "v1.bin", folder / "v0.bin"}).code == 0);
   CHECK(ReadWhole(folder / "v0.bin").size() == ReadWhole(llama).size());
 
+  // Half the space; loaded as float32 or as bf16 it is the same model, close to the first.
+  CHECK(convert({kChar, folder / "half", "--dtype", "bf16"}).code == 0);
+  CHECK(ReadWhole(folder / "half/model.safetensors").size() <
+        0.7 * static_cast<double>(ReadWhole(folder / "model/model.safetensors").size()));
+  const auto loss = [&](const std::string& model, const std::string& dtype) {
+    return JsonOf({"eval", model, "--data", kPrompt, "--json", "--dtype", dtype})["cross_entropy"]
+        .get<double>();
+  };
+  CHECK(loss(folder / "half", "bf16") ==
+        doctest::Approx(loss(folder / "half", "float32")).epsilon(1e-5));
+  CHECK(loss(folder / "half", "bf16") ==
+        doctest::Approx(loss(folder / "model", "bf16")).epsilon(1e-5));
+  CHECK(loss(folder / "half", "bf16") ==
+        doctest::Approx(before["cross_entropy"].get<double>()).epsilon(0.02));
+  CHECK(loss(folder / "half", "float32") != before["cross_entropy"].get<double>());
+  CHECK(convert({kChar, folder / "half.bin", "--dtype", "bf16"}).code == 2);
+
   CHECK(convert({kChar, folder / "model"}).code == 2);
   CHECK(convert({kChar, folder / "back.bin"}).code == 2);
   CHECK(convert({kChar, folder / "back.bin", "--force"}).code == 0);

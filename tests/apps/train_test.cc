@@ -129,6 +129,34 @@ TEST_CASE("train, stop, resume, generate, eval") {
         record["train_loss"].get<double>() + 0.5);
 }
 
+TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, generates, evaluates") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string whole = folder / "whole", parts = folder / "parts";
+  const RunResult first = Succeed(Tiny(data, whole, {"--steps", "20", "--dtype", "bf16"}));
+  CHECK(Contains(first.messages, "bf16 ("));
+  Succeed(Tiny(data, parts, {"--steps", "20", "--dtype", "bf16", "--stop-after", "7"}));
+  Succeed({"train", "--resume", parts, "--quiet"});
+  CHECK_FALSE(Weights(whole, 20).empty());
+  CHECK(Weights(whole, 20) == Weights(parts, 20));
+  CheckRefusal({"train", "--resume", parts, "--steps", "30", "--dtype", "float32"}, 2,
+               {"--dtype", "bf16", "float32"});
+  CheckRefusal(Tiny(data, folder / "other", {"--dtype", "fp16"}), 2, {"--dtype", "float32, bf16"});
+  const auto loss = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"eval", whole, "--data", data, "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return Json::parse(Succeed(words).output)["cross_entropy"].get<double>();
+  };
+  for (const char* unit : {"auto", "float32", "dot", "amx"}) {
+    CAPTURE(unit);
+    const double half = loss({"--dtype", "bf16", "--bf16-unit", unit});
+    CHECK(half == doctest::Approx(loss({})).epsilon(0.01));
+    CHECK(half != loss({}));
+  }
+  const RunResult text = Succeed({"generate", whole, "--prompt", "the ", "--dtype", "bf16"});
+  CHECK(Contains(text.messages, "Arithmetic: bf16"));
+}
+
 TEST_CASE("what --resume refuses, with both values") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(100));
