@@ -29,24 +29,45 @@ struct Grid {
   size_t columns = 1;
 };
 
-// Columns first: then no two workers pack the same part of B. Rows as well where B is narrow. Tiles
-// of AMX compute so fast that packing counts as much: one range a worker, along the longer side.
+// Time of a product cut into a grid, in multiply-adds of one vector of columns by one row: the
+// tiles, and what each range packs of B and A for itself. A row-major A is read where it lies; AMX
+// computes so fast that packing counts more.
+double CostOf(const MatmulArgs& args, const MatmulTile& tile, const Grid& grid, size_t workers,
+              bool amx) {
+  const double pack_b = amx ? 24 : 3;
+  const double pack_a = amx ? 8 : args.a.col_stride == 1 ? 0.5 : 4;
+  const auto rows = static_cast<double>(CeilDiv(CeilDiv(args.m, tile.rows), grid.rows) * tile.rows);
+  const auto columns =
+      static_cast<double>(CeilDiv(CeilDiv(args.n, tile.columns), grid.columns) * tile.columns);
+  const double range = rows * columns + pack_b * columns + pack_a * rows;
+  const auto turns = static_cast<double>(CeilDiv(grid.rows * grid.columns, workers));
+  // With one range a worker, all wait for the slowest core.
+  const double wait = turns == 1 ? 1.005 : 1.0;
+  return range * turns * wait;
+}
+
+// The cheapest of the grids with one or two ranges a worker.
 Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers, bool amx) {
   const double weights = static_cast<double>(args.n) * static_cast<double>(args.k);
   const double work = weights * std::max(2.0 * static_cast<double>(args.m), kReadFlops);
   const auto useful =
       static_cast<size_t>(work / (amx ? kAmxSpeed * kWorthwhileFlops : kWorthwhileFlops));
   workers = std::min(workers, useful);
-  if (workers < 2) return {};
-  const size_t tiles_n = CeilDiv(args.n, tile.columns);
+  Grid best;
+  if (workers < 2) return best;
   const size_t tiles_m = CeilDiv(args.m, tile.rows);
-  if (amx && args.m >= args.n) return {.rows = std::min(workers, tiles_m), .columns = 1};
-  Grid grid;
-  // Two ranges a worker even out cores of unequal speed, where each still has enough tiles.
-  const size_t wanted = amx ? workers : std::min(2 * workers, useful);
-  grid.columns = std::clamp<size_t>(tiles_n / 4, 1, wanted);
-  grid.rows = std::clamp<size_t>(CeilDiv(wanted, grid.columns), 1, tiles_m);
-  return grid;
+  const size_t tiles_n = CeilDiv(args.n, tile.columns);
+  double best_cost = CostOf(args, tile, best, workers, amx);
+  for (const size_t ranges : {workers, std::min(2 * workers, useful)}) {
+    for (size_t rows = 1; rows <= std::min(ranges, tiles_m); ++rows) {
+      const Grid grid{.rows = rows, .columns = std::min(ranges / rows, tiles_n)};
+      const double cost = CostOf(args, tile, grid, workers, amx);
+      if (cost >= best_cost) continue;
+      best_cost = cost;
+      best = grid;
+    }
+  }
+  return best;
 }
 
 // Boundary i of `parts` near-equal parts of [0, size) in whole multiples of `unit`.

@@ -1,0 +1,127 @@
+// The products of bench/shapes/*.txt, with their memory.
+#ifndef LANEWISE_BENCH_KERNELS_MATMUL_PRODUCT_H_
+#define LANEWISE_BENCH_KERNELS_MATMUL_PRODUCT_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "bench/kernels/matmul_peers.h"
+#include "kernels/bfloat16.h"
+#include "kernels/matmul.h"
+
+namespace lanewise::bench {
+
+using kernels::BFloat16;
+using kernels::Matmul;
+using kernels::MatmulArgs;
+using kernels::MatmulEpilogue;
+using kernels::MatmulOperand;
+using kernels::MatmulScratchBytes;
+
+struct Shape {
+  std::string file;  // without .txt
+  std::string form;
+  size_t m = 0, n = 0, k = 0;
+
+  std::string Name() const {
+    return file + "/" + form + "/" + std::to_string(m) + "x" + std::to_string(n) + "x" +
+           std::to_string(k);
+  }
+};
+
+// Of bench/shapes/*.txt, or the folder that LANEWISE_SHAPES names.
+inline std::vector<Shape> ReadShapes() {
+  const char* given = std::getenv("LANEWISE_SHAPES");
+  const std::filesystem::path folder =
+      given != nullptr ? given : LANEWISE_SOURCE_DIR "/bench/shapes";
+  std::error_code error;
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (entry.path().extension() == ".txt") files.push_back(entry.path());
+  }
+  std::ranges::sort(files);
+  std::vector<Shape> shapes;
+  for (const auto& file : files) {
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) {
+      std::istringstream words(line);
+      Shape s;
+      s.file = file.stem().string();
+      if (line.starts_with('#') || !(words >> s.form >> s.m >> s.n >> s.k)) continue;
+      shapes.push_back(s);
+    }
+  }
+  return shapes;
+}
+
+inline double Median(std::vector<double> v) {
+  std::ranges::sort(v);
+  return v.empty() ? 0.0 : v[v.size() / 2];
+}
+
+// A product, its memory, and the ways to compute it.
+class Product {
+ public:
+  explicit Product(const Shape& s)
+      : shape_(s), a_(s.m * s.k), b_(s.k * s.n), c_(s.m * s.n), scratch_(Scratch(s)) {
+    std::mt19937 random(1);
+    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+    for (float& x : a_) x = uniform(random);
+    for (float& x : b_) x = uniform(random);
+    const bool ta = s.form[0] == 'T';
+    const bool tb = s.form[1] == 'T';
+    args_.a = ta ? MatmulOperand{a_.data(), 1, s.m} : MatmulOperand{a_.data(), s.k, 1};
+    args_.b.strided = tb ? MatmulOperand{b_.data(), 1, s.k} : MatmulOperand{b_.data(), s.n, 1};
+    args_.c = c_.data();
+    args_.c_stride = s.n;
+    args_.m = s.m;
+    args_.n = s.n;
+    args_.k = s.k;
+    // A weight gradient accumulates.
+    args_.epilogue = ta ? MatmulEpilogue::kAccumulate : MatmulEpilogue::kOverwrite;
+  }
+
+  double Flops() const {
+    return 2.0 * static_cast<double>(shape_.m) * static_cast<double>(shape_.n) *
+           static_cast<double>(shape_.k);
+  }
+  const MatmulArgs& args() const { return args_; }
+  void Run() { Matmul(args_, scratch_); }
+  // The same product with operands rounded to bf16; weights are stored so, the right operand of a
+  // weight gradient is not.
+  void RunBf16() {
+    if (half_.empty()) {
+      half_.resize(b_.size());
+      RoundToBFloat16(b_, half_);
+      scratch_.resize(MatmulScratchBytes(shape_.m, shape_.n, shape_.k, true));
+    }
+    MatmulArgs args = args_;
+    args.bf16 = true;
+    if (shape_.form[0] != 'T') args.b.bf16 = half_.data();
+    Matmul(args, scratch_);
+  }
+  void RunPeer(const Sgemm& sgemm) {
+    sgemm({shape_.form[0] == 'T', shape_.form[1] == 'T', shape_.m, shape_.n, shape_.k, a_.data(),
+           b_.data(), args_.epilogue == MatmulEpilogue::kAccumulate ? 1.0f : 0.0f, c_.data()});
+  }
+
+ private:
+  static size_t Scratch(const Shape& s) { return MatmulScratchBytes(s.m, s.n, s.k); }
+
+  Shape shape_;
+  std::vector<float> a_, b_, c_;
+  std::vector<BFloat16> half_;
+  std::vector<std::byte> scratch_;
+  MatmulArgs args_;
+};
+
+}  // namespace lanewise::bench
+
+#endif  // LANEWISE_BENCH_KERNELS_MATMUL_PRODUCT_H_

@@ -1,0 +1,98 @@
+// All threads (or LANEWISE_THREADS): each shape of bench/shapes beside the FMA peak of as many
+// threads and the libraries that are installed, in turns, in wall-clock time.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/kernels/matmul_product.h"
+#include "kernels/peak.h"
+#include "runtime/matmul.h"
+#include "runtime/parallel.h"
+
+namespace lanewise::runtime {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+const Scheduler& Threads() {
+  static const Scheduler scheduler([] {
+    const char* given = std::getenv("LANEWISE_THREADS");
+    const size_t threads = given != nullptr ? std::strtoul(given, nullptr, 10) : 0;
+    return threads;
+  }());
+  return scheduler;
+}
+
+// Operations per second of `repeats` calls after one to warm the caches.
+template <typename Fn>
+double Rate(double flops, size_t repeats, Fn&& fn) {
+  fn();
+  const Clock::time_point start = Clock::now();
+  for (size_t i = 0; i < repeats; ++i) fn();
+  return flops * static_cast<double>(repeats) /
+         std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Multiply-adds on all threads for some tens of milliseconds: an average, as the product's.
+double PeakFlops(const Parallel& parallel) {
+  std::vector<double> done(Threads().threads());
+  const Clock::time_point start = Clock::now();
+  parallel.For(done.size(), [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(200000); });
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return std::accumulate(done.begin(), done.end(), 0.0) / seconds;
+}
+
+void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
+  bench::Product product(shape);
+  const Parallel parallel = Threads().All();
+  std::vector<std::byte> scratch(
+      MatmulScratchBytes(shape.m, shape.n, shape.k, parallel.max_workers(), false));
+  const double flops = product.Flops();
+  const auto repeats = static_cast<size_t>(std::clamp(2e9 / flops, 1.0, 1e6));
+  std::vector<double> rates, of_peak;
+  std::vector<std::vector<double>> ratios(bench::Peers().size());
+  for (auto _ : state) {
+    const double before = PeakFlops(parallel);
+    const double rate = Rate(flops, repeats, [&] { Matmul(parallel, product.args(), scratch); });
+    rates.push_back(rate);
+    of_peak.push_back(rate / ((before + PeakFlops(parallel)) / 2));
+    for (size_t i = 0; i < ratios.size(); ++i) {
+      const bench::Sgemm& sgemm = bench::Peers()[i].sgemm;
+      ratios[i].push_back(rate / Rate(flops, repeats, [&] { product.RunPeer(sgemm); }));
+      // Its threads wait for more work in a busy loop, for tens of milliseconds.
+      std::this_thread::sleep_for(std::chrono::milliseconds(80));
+    }
+    state.SetIterationTime(flops / rate);
+  }
+  state.counters["gflops"] = bench::Median(rates) * 1e-9;
+  state.counters["of_peak"] = bench::Median(of_peak);
+  for (size_t i = 0; i < ratios.size(); ++i) {
+    state.counters["vs_" + bench::Peers()[i].name] = bench::Median(ratios[i]);
+  }
+}
+
+int RegisterShapes() {
+  const std::string threads = std::to_string(Threads().threads());
+  setenv("OPENBLAS_NUM_THREADS", threads.c_str(), 0);
+  setenv("OMP_NUM_THREADS", threads.c_str(), 0);
+  for (const bench::Shape& s : bench::ReadShapes()) {
+    benchmark::RegisterBenchmark(("matmul_threads/" + s.Name()).c_str(),
+                                 [s](benchmark::State& state) { BenchMatmul(state, s); })
+        ->UseManualTime()
+        ->Iterations(9)
+        ->Unit(benchmark::kMicrosecond);
+  }
+  return 0;
+}
+
+const int kRegistered = RegisterShapes();
+
+}  // namespace
+}  // namespace lanewise::runtime
