@@ -29,7 +29,7 @@ void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
 bool IsSkinnyOf(const MatmulArgs& args) { return matmul::IsSkinny(args); }
 
 size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
-  return matmul::BlockedProduct::ScratchBytes(m, n, k);
+  return std::max(matmul::BlockedProduct::ScratchBytes(m, n, k), matmul::SkinnyScratchBytes(m, k));
 }
 
 MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }

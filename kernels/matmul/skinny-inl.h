@@ -116,8 +116,23 @@ HWY_INLINE void StoreSums(VF s0, VF s1, VF s2, VF s3, float* HWY_RESTRICT out) {
 #endif
 }
 
+// Pairs of bf16 as they lie, and the even and odd ones of them as float32: one operation each.
+using DPairs = hn::RebindToUnsigned<DF>;
+using VPairs = hn::Vec<DPairs>;
+HWY_INLINE VPairs LoadPairs(const BFloat16* p) {
+  return hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
+}
+HWY_INLINE VPairs LoadPairsN(const BFloat16* p, size_t n) {
+  const hn::Repartition<uint16_t, DF> d16;
+  return hn::BitCast(DPairs(), hn::LoadN(d16, reinterpret_cast<const uint16_t*>(p), n));
+}
+HWY_INLINE VF EvenOf(VPairs pairs) { return hn::BitCast(DF(), hn::ShiftLeft<16>(pairs)); }
+HWY_INLINE VF OddOf(VPairs pairs) {
+  return hn::BitCast(DF(), hn::And(pairs, hn::Set(DPairs(), 0xFFFF0000U)));
+}
+
 // out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and four columns, whose addresses are in
-// `w`. Fetches kFetch rows of `ahead` meanwhile.
+// `w`. Fetches kFetch rows of `ahead` meanwhile. Against bf16, x comes from SplitPairs.
 template <typename T, size_t kRows, size_t kFetch>
 void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, size_t ahead_row,
              size_t k, float* HWY_RESTRICT out) {
@@ -131,34 +146,58 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
   LW_DOT_PAIRS(LW_DOT_DECLARE)
 #undef LW_DOT_DECLARE
 #define LW_DOT_FMA(r, j) s##r##j = hn::MulAdd(x##r, v##j, s##r##j);
-#define LW_DOT_ROW(r, load)                  \
-  if constexpr (kRows > r) {                 \
-    const VF x##r = load(x + r * x_row + i); \
-    LW_DOT_COLUMNS(LW_DOT_FMA, r)            \
+#define LW_DOT_ROW(r, load, at)               \
+  if constexpr (kRows > r) {                  \
+    const VF x##r = load(x + r * x_row + at); \
+    LW_DOT_COLUMNS(LW_DOT_FMA, r)             \
   }
+#define LW_DOT_ROWS(load, at) \
+  LW_DOT_ROW(0, load, at) LW_DOT_ROW(1, load, at) LW_DOT_ROW(2, load, at) LW_DOT_ROW(3, load, at)
 #define LW_DOT_STEP(load)                                                              \
   const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i), v3 = load(w3 + i); \
-  LW_DOT_ROW(0, load) LW_DOT_ROW(1, load) LW_DOT_ROW(2, load) LW_DOT_ROW(3, load)
-#define LW_DOT_LOAD(p) LoadWide(p)
+  LW_DOT_ROWS(load, i)
+#define LW_DOT_PAIR_STEP(load)                                                             \
+  const VPairs p0 = load(w0 + i), p1 = load(w1 + i), p2 = load(w2 + i), p3 = load(w3 + i); \
+  {                                                                                        \
+    const VF v0 = EvenOf(p0), v1 = EvenOf(p1), v2 = EvenOf(p2), v3 = EvenOf(p3);           \
+    LW_DOT_ROWS(LoadWide, i)                                                               \
+  }                                                                                        \
+  {                                                                                        \
+    const VF v0 = OddOf(p0), v1 = OddOf(p1), v2 = OddOf(p2), v3 = OddOf(p3);               \
+    LW_DOT_ROWS(LoadWide, i + lanes)                                                       \
+  }
 #define LW_DOT_LOAD_N(p) LoadWideN(p, k - i)
+#define LW_DOT_LOAD_PAIRS_N(p) LoadPairsN(p, k - i)
+  constexpr bool kPairs = std::is_same_v<T, BFloat16>;
+  const size_t step = kPairs ? 2 * lanes : lanes;
   size_t i = 0;
-  for (; i + lanes <= k; i += lanes) {
+  for (; i + step <= k; i += step) {
     PrefetchToL2(ahead + i);
     if constexpr (kFetch > 1) PrefetchToL2(ahead + ahead_row + i);
     if constexpr (kFetch > 2) PrefetchToL2(ahead + 2 * ahead_row + i);
     if constexpr (kFetch > 2) PrefetchToL2(ahead + 3 * ahead_row + i);
-    LW_DOT_STEP(LW_DOT_LOAD)
+    if constexpr (kPairs) {
+      LW_DOT_PAIR_STEP(LoadPairs)
+    } else {
+      LW_DOT_STEP(LoadWide)
+    }
   }
   if (i < k) {
-    LW_DOT_STEP(LW_DOT_LOAD_N)
+    if constexpr (kPairs) {
+      LW_DOT_PAIR_STEP(LW_DOT_LOAD_PAIRS_N)
+    } else {
+      LW_DOT_STEP(LW_DOT_LOAD_N)
+    }
   }
 #define LW_DOT_STORE(r) \
   if constexpr (kRows > r) StoreSums(s##r##0, s##r##1, s##r##2, s##r##3, out + r * kDotColumns);
   LW_DOT_STORE(0) LW_DOT_STORE(1) LW_DOT_STORE(2) LW_DOT_STORE(3)
 #undef LW_DOT_STORE
-#undef LW_DOT_LOAD
+#undef LW_DOT_LOAD_PAIRS_N
 #undef LW_DOT_LOAD_N
+#undef LW_DOT_PAIR_STEP
 #undef LW_DOT_STEP
+#undef LW_DOT_ROWS
 #undef LW_DOT_ROW
 #undef LW_DOT_FMA
 }
@@ -193,10 +232,50 @@ HWY_INLINE void AddSums(const float* sums, const float* addend, size_t columns,
   for (size_t j = 0; j < columns; ++j) c[j] = addend == nullptr ? sums[j] : addend[j] + sums[j];
 }
 
+// Columns from those at work to those that are fetched: as many bytes for either type.
+template <typename T>
+inline constexpr size_t kAheadColumns = kDotColumns * sizeof(float) / sizeof(T);
+
+// Steps of k that SplitPairs writes for each row.
+HWY_INLINE size_t SplitSteps(size_t k) {
+  const size_t pair = 2 * hn::Lanes(DF());
+  return CeilDiv(k, pair) * pair;
+}
+
+// Rows of A in the order of pairs of weights: for every two vectors of steps the even ones, then
+// the odd ones, zeros at the end.
+HWY_INLINE void SplitPairs(const MatmulArgs& args, const MatmulRange& range,
+                           float* HWY_RESTRICT out) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  const size_t width = SplitSteps(args.k);
+  for (size_t row = range.m_begin; row < range.m_end; ++row, out += width) {
+    const float* a = args.a.data + row * args.a.row_stride;
+    size_t k = 0;
+    for (; k + 2 * lanes <= args.k; k += 2 * lanes) {
+      VF even, odd;
+      hn::LoadInterleaved2(d, a + k, even, odd);
+      hn::StoreU(even, d, out + k);
+      hn::StoreU(odd, d, out + k + lanes);
+    }
+    if (k == args.k) continue;
+    for (size_t i = 0; i < 2 * lanes; ++i) {
+      out[k + i % 2 * lanes + i / 2] = k + i < args.k ? a[k + i] : 0.0f;
+    }
+  }
+}
+
 // B row-major [n,k]: dot products of the rows of A with four rows of B at a time.
 template <typename T>
-HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights,
-                                const MatmulRange& range) {
+HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                                float* scratch) {
+  const float* a = args.a.data + range.m_begin * args.a.row_stride;
+  size_t a_row = args.a.row_stride;
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    SplitPairs(args, range, scratch);
+    a = scratch;
+    a_row = SplitSteps(args.k);
+  }
   const Addend add = EpilogueAddend(args);
   const MatmulOperand& b = args.b.strided;
   // The passes over one group of columns share out the next group's rows.
@@ -211,10 +290,10 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights,
     for (size_t row = range.m_begin; row < range.m_end; row += kDotRows) {
       const size_t rows = std::min(kDotRows, range.m_end - row);
       const size_t pass = (row - range.m_begin) / kDotRows;
-      const float* x = args.a.data + row * args.a.row_stride;
-      const T* ahead = w[0] + (kDotColumns + pass * fetch) * b.col_stride;
+      const float* x = a + (row - range.m_begin) * a_row;
+      const T* ahead = w[0] + (kAheadColumns<T> + pass * fetch) * b.col_stride;
       float sums[kDotRows * kDotColumns];
-      SelectDot<T>(rows, fetch)(x, args.a.row_stride, w, ahead, b.col_stride, args.k, sums);
+      SelectDot<T>(rows, fetch)(x, a_row, w, ahead, b.col_stride, args.k, sums);
       for (size_t r = 0; r < rows; ++r) {
         float* c = args.c + (row + r) * args.c_stride + column;
         const float* addend =
@@ -235,8 +314,10 @@ HWY_INLINE bool IsSkinny(const MatmulArgs& args) {
   return b.row_stride == 1 && args.a.col_stride == 1;
 }
 
-HWY_INLINE size_t SkinnyScratchBytes() {
-  return (TileColumns() * kSkinnyStepsK + 16) * sizeof(float);
+// For any range of a product with these sizes, if it takes one of these paths.
+HWY_INLINE size_t SkinnyScratchBytes(size_t m, size_t k) {
+  const size_t rows = std::min(m, kMatmulSkinnyRows);
+  return (std::max(TileColumns() * kSkinnyStepsK, rows * SplitSteps(k)) + 16) * sizeof(float);
 }
 
 template <typename T>
@@ -245,7 +326,7 @@ HWY_INLINE void RunSkinnyOf(const MatmulArgs& args, const T* weights, const Matm
   if (args.b.strided.col_stride == 1) {
     RunSkinnyAlongN(args, weights, range, AlignUp(scratch));
   } else {
-    RunSkinnyAlongK(args, weights, range);
+    RunSkinnyAlongK(args, weights, range, AlignUp(scratch));
   }
 }
 
