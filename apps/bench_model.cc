@@ -246,7 +246,10 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
   const auto streams = static_cast<size_t>(decode ? streams_ : 1);
   config_["batch"] = streams;
   model::Session session(*model, {weights.Floats().data(), half.As<kernels::BFloat16>().data()},
-                         scheduler, {.streams = streams, .cache_capacity = ctx});
+                         scheduler,
+                         {.streams = streams,
+                          .cache_capacity = ctx,
+                          .prefill_steps = decode ? 1 : model::SessionOptions().prefill_steps});
   const std::vector<int32_t> tokens = RandomTokens(decode ? streams : ctx, vocab);
   // Decoding in portions of 16 tokens: long against the clock's resolution.
   const size_t portion = decode ? std::min<size_t>(16, ctx) : 1;

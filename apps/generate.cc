@@ -1,6 +1,6 @@
 // lanewise generate: text from a model, streamed as it is made.
-#include <cmath>
-#include <limits>
+#include <algorithm>
+#include <optional>
 
 #include "apps/command.h"
 #include "apps/format.h"
@@ -11,6 +11,7 @@
 #include "model/generate.h"
 #include "model/loaded_model.h"
 #include "model/session.h"
+#include "model/text_batch.h"
 
 namespace lanewise::apps {
 
@@ -27,30 +28,42 @@ class GenerateCommand : public Command {
   std::string usage() const override { return "MODEL [--prompt TEXT] [OPTIONS]"; }
   std::string description() const override {
     return "Prints the prompt and what the model writes after it, as it is made. The same seed "
-           "gives "
-           "the same text. With --interactive each line that is typed is a prompt, and the model "
-           "remembers all that was said.";
+           "gives the same text. With --interactive each line that is typed is a prompt, and the "
+           "model remembers all that was said. --batch and --prompts write several texts at once, "
+           "which takes little longer than one; each is what it would be alone, and is printed "
+           "when it and those before it are finished.";
   }
   std::vector<std::string> examples() const override {
     return {"generate runs/book --prompt \"In the beginning\" --tokens 300 --temp 0.7",
             "generate runs/book --prompt-file chapter.txt --save-state chapter.state --tokens 0",
             "generate runs/book --load-state chapter.state --stop \"THE END\"",
-            "generate runs/book --interactive"};
+            "generate runs/book --interactive",
+            "generate runs/book --prompt \"Once\" --batch 8 --seed 100",
+            "generate runs/book --prompts questions.txt --json > answers.jsonl"};
   }
   void Declare(Options& options) override;
   int Run(model::FileSystem& files, const Options& options) override;
 
  private:
   void DeclareSampling(Options& options);
-  void Check(const Options& options) const;
+  void Check() const;
   std::string ReadPrompt(model::FileSystem& files) const;
   GenerateReport Turn(Generator& generator, const std::string& prompt);
   void Interact(Generator& generator);
   void Summarize(const GenerateReport& report) const;
-  Json ToJson(const std::string& prompt, const GenerateReport& report) const;
+  Json ToJson(const std::string& prompt, const GenerateReport& report, uint64_t seed) const;
+  int RunOne(model::FileSystem& files, const model::LoadedModel& loaded,
+             const model::GenerateOptions& generate);
+  std::vector<model::TextRequest> Requests(model::FileSystem& files) const;
+  int RunSeveral(model::FileSystem& files, const model::LoadedModel& loaded,
+                 const model::GenerateOptions& generate);
+  void PrintText(size_t index, size_t count, const model::TextRequest& request,
+                 const GenerateReport& report) const;
+  bool several() const { return batch_.has_value() || !prompts_.empty(); }
 
-  std::string path_, prompt_, prompt_file_;
+  std::string path_, prompt_, prompt_file_, prompts_;
   bool interactive_ = false, no_echo_ = false, slide_ = false;
+  std::optional<int64_t> batch_;
   int64_t tokens_ = 200, top_k_ = 0, repeat_window_ = 64;
   std::vector<std::string> stop_;
   std::string save_state_, load_state_;
@@ -67,7 +80,11 @@ void GenerateCommand::Declare(Options& options) {
   options.Text("prompt-file", "FILE", &prompt_file_,
                "the same from a file; - reads standard input");
   options.Flag("interactive", &interactive_, "a line in, text out, until the end of the input");
+  options.Text("prompts", "FILE", &prompts_,
+               "a text for each line of a file that is not empty; - reads standard input");
   options.Exclusive("");
+  options.Integer("batch", "N", &batch_, 1, 1 << 20,
+                  "write N texts after one prompt, with the seeds from --seed on");
   options.Flag("no-echo", &no_echo_, "do not print the prompt before the text");
   DeclareSampling(options);
   options.Group("State");
@@ -96,16 +113,26 @@ void GenerateCommand::DeclareSampling(Options& options) {
   options.List("stop", "TEXT", &stop_, /*greedy=*/false, "end before this text would be printed");
 }
 
-void GenerateCommand::Check(const Options& options) const {
+void GenerateCommand::Check() const {
   if (interactive_ && common_.json()) {
     throw model::UsageError("--interactive and --json exclude each other");
+  }
+  if (batch_ && interactive_) {
+    throw model::UsageError("--interactive and --batch exclude each other");
+  }
+  if (batch_ && !prompts_.empty()) {
+    throw model::UsageError(
+        "--prompts and --batch exclude each other; the texts of --prompts are written at once too");
+  }
+  if (several() && !(save_state_.empty() && load_state_.empty())) {
+    throw model::UsageError(
+        "--save-state and --load-state are for one text; not with --batch and --prompts");
   }
   for (const std::string& stop : stop_) {
     if (stop.empty())
       throw model::UsageError("--stop '' is empty: it would end every text at once");
   }
   if (tokens_ == 0 && interactive_) throw model::UsageError("--interactive needs --tokens above 0");
-  (void)options;
 }
 
 std::string GenerateCommand::ReadPrompt(model::FileSystem& files) const {
@@ -145,7 +172,8 @@ void GenerateCommand::Interact(Generator& generator) {
   if (terminal) Stderr().Line("");
 }
 
-Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& report) const {
+Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& report,
+                             uint64_t seed) const {
   const auto rate = [](uint64_t tokens, double seconds) {
     return seconds > 0 ? Json(static_cast<double>(tokens) / seconds) : Json();
   };
@@ -158,7 +186,7 @@ Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& re
           {"prompt_tokens_per_second", rate(report.prompt_tokens, report.prompt_seconds)},
           {"prompt_seconds", report.prompt_seconds},
           {"stop_reason", StopReasonName(report.reason)},
-          {"seed", sampler_.seed}};
+          {"seed", seed}};
 }
 
 void GenerateCommand::Summarize(const GenerateReport& report) const {
@@ -173,28 +201,13 @@ void GenerateCommand::Summarize(const GenerateReport& report) const {
   }
 }
 
-int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
-  common_.Apply();
-  Check(options);
-  sampler_.top_k = static_cast<size_t>(top_k_);
-  sampler_.repeat_window = static_cast<size_t>(repeat_window_);
-  sampler_.Validate();
-  const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
-  const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
-  SayDtype(dtype_);
+int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& loaded,
+                            const model::GenerateOptions& generate) {
   const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
   if (SignalExitCode() != 0) return SignalExitCode();
-
   const auto scheduler = common_.MakeScheduler();
   model::Session session(*loaded.model, loaded.weights(), *scheduler, {.slide = slide_});
-  model::GenerateOptions generate{.sampler = sampler_,
-                                  .tokens = static_cast<uint64_t>(tokens_),
-                                  .stop = stop_,
-                                  .on_text = [&](std::string_view piece) {
-                                    if (!common_.json() && !piece.empty()) WriteOutput(piece);
-                                    return StopSignal().load() == 0;
-                                  }};
-  Generator generator(session, tokenizer, loaded.model->vocab_size(), generate);
+  Generator generator(session, loaded.RequireTokenizer(), loaded.model->vocab_size(), generate);
   const uint64_t hash = save_state_.empty() && load_state_.empty() ? 0 : loaded.Hash();
   if (!load_state_.empty()) generator.Load(files, load_state_, hash);
 
@@ -203,7 +216,7 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
   } else {
     if (!common_.json() && !no_echo_ && tokens_ > 0) WriteOutput(prompt);
     const GenerateReport report = Turn(generator, prompt);
-    if (common_.json() && SignalExitCode() == 0) WriteJson(ToJson(prompt, report));
+    if (common_.json() && SignalExitCode() == 0) WriteJson(ToJson(prompt, report, sampler_.seed));
     Summarize(report);
   }
   if (!save_state_.empty()) {
@@ -212,6 +225,101 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& options) {
                   ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_));
   }
   return SignalExitCode();
+}
+
+// One text for each sample of the prompt, or for each line of the file.
+std::vector<model::TextRequest> GenerateCommand::Requests(model::FileSystem& files) const {
+  std::vector<model::TextRequest> requests;
+  if (batch_) {
+    const std::string prompt = ReadPrompt(files);
+    for (uint64_t i = 0; i < static_cast<uint64_t>(*batch_); ++i) {
+      requests.push_back({prompt, sampler_.seed + i, "the prompt"});
+    }
+    return requests;
+  }
+  const std::string name = prompts_ == "-" ? "standard input" : prompts_;
+  const std::string text =
+      prompts_ == "-" ? ReadInput() : model::ReadFile(files, prompts_, uint64_t{1} << 30);
+  size_t line = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string prompt = text.substr(at, end - at);
+    if (prompt.ends_with('\r')) prompt.pop_back();
+    at = end + 1;
+    ++line;
+    if (prompt.empty()) continue;
+    requests.push_back({prompt, sampler_.seed, name + ": line " + std::to_string(line)});
+  }
+  if (requests.empty()) throw model::InputError(name + ": has no prompts; one a line is expected");
+  return requests;
+}
+
+void GenerateCommand::PrintText(size_t index, size_t count, const model::TextRequest& request,
+                                const GenerateReport& report) const {
+  Stderr().ClearProgress();
+  if (common_.json()) {
+    Json line = ToJson(request.prompt, report, request.seed);
+    line["index"] = index;
+    WriteJson(line, /*indent=*/-1);
+    return;
+  }
+  std::string text = index == 0 ? "" : "\n";
+  text += "--- " + std::to_string(index + 1) + " of " + std::to_string(count) +
+          (batch_ ? ", seed " + std::to_string(request.seed) : "") + " ---\n";
+  text += (no_echo_ ? "" : request.prompt) + report.text;
+  WriteOutput(text.ends_with('\n') ? text : text + "\n");
+}
+
+int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedModel& loaded,
+                                const model::GenerateOptions& generate) {
+  const std::vector<model::TextRequest> requests = Requests(files);
+  if (SignalExitCode() != 0) return SignalExitCode();
+  const auto scheduler = common_.MakeScheduler();
+  const auto rate = [](const model::TextBatchReport& r) {
+    return FormatCount(r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0) + " tokens/s";
+  };
+  const model::TextBatchReport total = model::GenerateTexts(
+      *loaded.model, loaded.weights(), *scheduler, loaded.RequireTokenizer(), requests,
+      {.text = generate,
+       .slide = slide_,
+       .on_finished =
+           [&](size_t index, const GenerateReport& report) {
+             PrintText(index, requests.size(), requests[index], report);
+           },
+       .on_step =
+           [&](const model::TextBatchReport& r) {
+             Stderr().Progress(
+                 {std::to_string(r.texts) + "/" + std::to_string(requests.size()) + " texts",
+                  FormatCount(static_cast<double>(r.tokens)) + " tokens", rate(r)});
+             return StopSignal().load() == 0;
+           }});
+  Stderr().Line("[" + std::to_string(total.texts) + " texts, " + std::to_string(total.tokens) +
+                " tokens, " + rate(total) + "; prompts " + std::to_string(total.prompt_tokens) +
+                " tokens in " + FormatDuration(total.prompt_seconds) + "]");
+  if (total.full > 0) {
+    Stderr().Line(std::to_string(total.full) +
+                  " stopped: the model's context is full; --slide goes on.");
+  }
+  return SignalExitCode();
+}
+
+int GenerateCommand::Run(model::FileSystem& files, const Options& /*options*/) {
+  common_.Apply();
+  Check();
+  sampler_.top_k = static_cast<size_t>(top_k_);
+  sampler_.repeat_window = static_cast<size_t>(repeat_window_);
+  sampler_.Validate();
+  const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
+  loaded.RequireTokenizer();
+  SayDtype(dtype_);
+  model::GenerateOptions generate{
+      .sampler = sampler_, .tokens = static_cast<uint64_t>(tokens_), .stop = stop_, .on_text = {}};
+  if (several()) return RunSeveral(files, loaded, generate);
+  generate.on_text = [&](std::string_view piece) {
+    if (!common_.json() && !piece.empty()) WriteOutput(piece);
+    return StopSignal().load() == 0;
+  };
+  return RunOne(files, loaded, generate);
 }
 
 }  // namespace

@@ -91,8 +91,8 @@ void WriteOutput(std::string_view bytes) {
   }
 }
 
-void WriteJson(const model::Json& document) {
-  WriteOutput(document.dump(2, ' ', false, model::Json::error_handler_t::replace) + "\n");
+void WriteJson(const model::Json& document, int indent) {
+  WriteOutput(document.dump(indent, ' ', false, model::Json::error_handler_t::replace) + "\n");
 }
 
 std::string ReadInput() {

@@ -17,8 +17,8 @@ struct PipeClosed {};
 
 // Writes and flushes. PipeClosed, or IoError ("write standard output: No space left on device").
 void WriteOutput(std::string_view bytes);
-// A document and a newline. Bytes that are not UTF-8 become U+FFFD.
-void WriteJson(const model::Json& document);
+// A document and a newline, in one line with indent -1. Bytes that are not UTF-8 become U+FFFD.
+void WriteJson(const model::Json& document, int indent = 2);
 
 // All of stdin, or the next line of it without its newline; nothing at its end or when a signal
 // asks for a stop.

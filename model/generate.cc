@@ -19,14 +19,6 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Length of the longest end of `text` that a stop text begins with.
-size_t HeldLength(std::string_view text, std::string_view stop) {
-  for (size_t length = std::min(text.size(), stop.size() - 1); length > 0; --length) {
-    if (text.ends_with(stop.substr(0, length))) return length;
-  }
-  return 0;
-}
-
 std::string IdsToText(const std::vector<int32_t>& ids) {
   std::string text;
   for (const int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
@@ -60,117 +52,54 @@ std::string Metadata(const SafetensorsFile& file, const std::string& field) {
 
 }  // namespace
 
-const char* StopReasonName(StopReason reason) {
-  static constexpr const char* kNames[] = {"length", "stop", "end", "context", "interrupted"};
-  return kNames[static_cast<size_t>(reason)];
-}
-
-bool StopFilter::Push(std::string_view text, std::string* out) {
-  held_ += text;
-  size_t first = std::string::npos;
-  size_t held = 0;
-  for (const std::string& stop : stops_) {
-    first = std::min(first, held_.find(stop));
-    held = std::max(held, HeldLength(held_, stop));
-  }
-  const size_t passed = first != std::string::npos ? first : held_.size() - held;
-  out->append(held_, 0, passed);
-  held_.erase(0, passed);
-  if (first == std::string::npos) return false;
-  held_.clear();
-  return true;
+void CheckRoom(size_t tokens, uint64_t room, const std::string& where) {
+  if (tokens <= room) return;
+  throw UsageError(where + " has " + std::to_string(tokens) +
+                   " tokens; the model's context has room for " + std::to_string(room) +
+                   "; shorten it, or let it slide (--slide)");
 }
 
 Generator::Generator(Session& session, const Tokenizer& tokenizer, size_t vocab_size,
                      const GenerateOptions& options)
-    : session_(session),
-      tokenizer_(tokenizer),
-      options_(options),
-      sampler_(options.sampler, vocab_size) {
-  std::erase(options_.stop, std::string());
-}
+    : session_(session), tokenizer_(tokenizer), text_(tokenizer, vocab_size, options) {}
 
-void Generator::Begin() {
-  if (begun_) return;
-  begun_ = true;
-  if (tokenizer_.bos_id() >= 0) pending_.push_back(tokenizer_.bos_id());
-}
-
-void Generator::Prompt(std::string_view text) {
-  Begin();
-  for (const int32_t id : tokenizer_.Encode(text)) {
-    pending_.push_back(id);
-    sampler_.Observe(id);
-  }
-}
-
-void Generator::FeedPending(GenerateReport* report) {
-  if (pending_.size() > session_.room()) {
-    throw UsageError("the prompt has " + std::to_string(pending_.size()) +
-                     " tokens; the model's context has room for " +
-                     std::to_string(session_.room()) + "; shorten it, or let it slide (--slide)");
-  }
+void Generator::FeedPending() {
+  CheckRoom(text_.pending().size(), session_.room());
   const double begin = Now();
-  report->prompt_tokens = pending_.size();
-  session_.Feed(pending_);
-  pending_.clear();
-  report->prompt_seconds = Now() - begin;
+  session_.Feed(text_.pending());
+  text_.pending().clear();
+  text_.report().prompt_seconds = Now() - begin;
 }
 
 GenerateReport Generator::Run() {
-  GenerateReport report;
-  Begin();
-  if (pending_.empty() && session_.position() == 0) pending_ = tokenizer_.Encode("\n");
-  if (pending_.empty()) pending_.push_back(0);
-  if (options_.tokens == 0) return report;
-  const std::unique_ptr<TokenDecoder> decoder = tokenizer_.NewDecoder(/*at_start=*/false);
-  StopFilter filter(options_.stop);
-  Utf8Stream characters;
-  const auto emit = [&](const std::string& piece) {
-    report.text += piece;
-    return !options_.on_text || options_.on_text(piece);
-  };
-  FeedPending(&report);
+  text_.Begin();
+  GenerateReport& report = text_.report();
+  if (text_.options().tokens == 0) return report;
+  FeedPending();
   const double begin = Now();
-  bool stopped = false;
-  for (;;) {
-    const int32_t token = sampler_.Next(session_.logits());
-    pending_ = {token};
-    ++report.tokens;
-    if (token == tokenizer_.eos_id() || token == tokenizer_.bos_id()) {
-      report.reason = StopReason::kEndOfText;
-      break;
-    }
-    std::string bytes, passed;
-    decoder->Push(token, &bytes);
-    stopped = filter.Push(bytes, &passed);
-    const bool go_on = emit(characters.Push(passed));
-    if (stopped) report.reason = StopReason::kStopText;
-    if (!stopped && !go_on) report.reason = StopReason::kInterrupted;
-    if (stopped || !go_on || report.tokens == options_.tokens) break;
+  while (text_.Draw(session_.logits())) {
     if (session_.room() == 0) {
       report.reason = StopReason::kContextFull;
       break;
     }
-    session_.Step(pending_);
+    session_.Step(text_.pending());
   }
   report.seconds = Now() - begin;
-  const std::string rest =
-      characters.Push(stopped ? std::string() : filter.Flush()) + characters.Flush();
-  if (!rest.empty()) emit(rest);
+  text_.End();
   return report;
 }
 
 void Generator::Save(FileSystem& files, const std::string& path, uint64_t model_hash) {
   // All but the last token go into the state: its logits are made when the text goes on.
-  if (pending_.size() > 1 && pending_.size() - 1 <= session_.room()) {
-    session_.Feed(std::span(pending_).first(pending_.size() - 1));
-    pending_.erase(pending_.begin(), pending_.end() - 1);
+  std::vector<int32_t>& pending = text_.pending();
+  if (pending.size() > 1 && pending.size() - 1 <= session_.room()) {
+    session_.Feed(std::span(pending).first(pending.size() - 1));
+    pending.erase(pending.begin(), pending.end() - 1);
   }
   const StringMap metadata = {{"format", kStateFormat},
                               {"model_hash", ChecksumText(model_hash)},
                               {"position", std::to_string(session_.position())},
-                              {"pending", IdsToText(pending_)}};
+                              {"pending", IdsToText(pending)}};
   // Beside the target first, so that a state that is already there is replaced or left whole.
   const std::string temporary = path + ".tmp";
   try {
@@ -208,8 +137,7 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
     tensors.push_back(MakeNamedTensor(view, file.owner()));
   }
   session_.Restore(tensors, position, path);
-  pending_ = IdsFromText(Metadata(file, "pending"), tokenizer_.vocab_size(), path);
-  begun_ = true;
+  text_.Resume(IdsFromText(Metadata(file, "pending"), tokenizer_.vocab_size(), path));
 }
 
 }  // namespace lanewise::model

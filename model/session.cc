@@ -12,15 +12,9 @@ using runtime::StrCat;
 
 struct Session::Runner {
   Runner(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
-         size_t sequences, size_t steps_in, const SessionOptions& options)
-      : steps(steps_in) {
-    ModelGraph built = model.Build({.sequences = sequences,
-                                    .steps = steps,
-                                    .logits = true,
-                                    .state = true,
-                                    .half_weights = weights.half != nullptr,
-                                    .cache_capacity = options.cache_capacity,
-                                    .slide_cache = options.slide});
+         const GraphOptions& graph_options)
+      : sequences(graph_options.sequences), steps(graph_options.steps) {
+    ModelGraph built = model.Build(graph_options);
     auto graph = std::make_shared<const runtime::Graph>(std::move(built.graph));
     auto plan = std::make_shared<const runtime::Plan>(
         runtime::MakePlan(*graph, scheduler.All().max_workers()));
@@ -28,78 +22,98 @@ struct Session::Runner {
     executor = std::make_unique<runtime::Executor>(graph, plan);
     executor->BindParameters(weights, nullptr);
   }
-  size_t steps;
+  size_t sequences, steps;
   ModelGraph ports;  // its graph has moved to the executor
   std::unique_ptr<runtime::Executor> executor;
 };
 
 Session::Session(const Model& model, const runtime::Weights& weights,
                  const runtime::Scheduler& scheduler, const SessionOptions& options)
-    : model_(model), scheduler_(scheduler), options_(options) {
+    : model_(model), weights_(weights), scheduler_(scheduler), options_(options) {
   if (options_.cache_capacity == 0) options_.cache_capacity = model.context();
+  const size_t streams = options_.streams;
   specs_ = model.state(options_.cache_capacity);
   size_t floats = 0;
   for (const StateSpec& spec : specs_) {
     state_offset_.push_back(floats);
-    floats += (options_.streams * spec.Count() + 15) / 16 * 16;
+    floats += (streams * spec.Count() + 15) / 16 * 16;
   }
   const bool in_place =
       std::all_of(specs_.begin(), specs_.end(), [](const StateSpec& s) { return s.in_place; });
   states_[0] = runtime::Arena("model state", floats * sizeof(float));
   if (!in_place) states_[1] = runtime::Arena("model state", floats * sizeof(float));
-  decode_ = std::make_shared<Runner>(model, weights, scheduler, options_.streams, 1, options_);
-  if (options_.streams == 1 && options_.prefill_steps > 1) {
-    const size_t steps = std::min(options_.prefill_steps, options_.cache_capacity);
-    prefill_ = std::make_shared<Runner>(model, weights, scheduler, 1, steps, options_);
-  }
-  logits_.resize(options_.streams * model.vocab_size());
-  tokens_.resize(std::max(options_.streams, options_.prefill_steps));
-  starts_.resize(options_.streams);
-  lengths_.resize(options_.streams);
-  Reset();
+  single_ = MakeRunner(1, 1);
+  const size_t steps = std::min(options_.prefill_steps, options_.cache_capacity);
+  if (steps > 1) prefill_ = MakeRunner(1, steps);
+  if (streams > 1) several_ = MakeRunner(streams, 1);
+  logits_.resize(streams * model.vocab_size());
+  positions_.resize(streams);
+  tokens_.resize(std::max(streams, steps));
+  starts_.resize(streams);
+  lengths_.resize(streams);
+}
+
+std::shared_ptr<Session::Runner> Session::MakeRunner(size_t sequences, size_t steps) const {
+  return std::make_shared<Runner>(model_, weights_, scheduler_,
+                                  GraphOptions{.sequences = sequences,
+                                               .steps = steps,
+                                               .logits = true,
+                                               .state = true,
+                                               .half_weights = weights_.half != nullptr,
+                                               .cache_capacity = options_.cache_capacity,
+                                               .slide_cache = options_.slide});
 }
 
 void Session::Reset() {
-  position_ = 0;
-  for (const runtime::Arena& state : states_) std::ranges::fill(state.Floats(), 0.0F);
+  for (size_t s = 0; s < options_.streams; ++s) Reset(s);
 }
 
-std::span<float> Session::State(size_t which, size_t spec) const {
-  return states_[specs_[spec].in_place ? 0 : which].Floats().subspan(
-      state_offset_[spec], options_.streams * specs_[spec].Count());
+void Session::Reset(size_t stream) {
+  positions_[stream] = 0;
+  for (size_t i = 0; i < specs_.size(); ++i) std::ranges::fill(State(i, stream, 1), 0.0F);
 }
 
-uint64_t Session::room() const {
+std::span<float> Session::State(size_t spec, size_t stream, size_t count, bool next) const {
+  const StateSpec& s = specs_[spec];
+  const size_t which = s.in_place ? 0 : next ? 1 - current_ : current_;
+  return states_[which].Floats().subspan(state_offset_[spec] + stream * s.Count(),
+                                         count * s.Count());
+}
+
+uint64_t Session::room(size_t stream) const {
   if (model_.recurrent() || options_.slide) return std::numeric_limits<uint64_t>::max();
-  return options_.cache_capacity - std::min<uint64_t>(position_, options_.cache_capacity);
+  return options_.cache_capacity - std::min<uint64_t>(positions_[stream], options_.cache_capacity);
 }
 
-// `tokens` for each stream one after the other, `valid` of each are real.
-void Session::Run(Runner& runner, std::span<const int32_t> tokens, size_t valid) {
-  std::fill(tokens_.begin(), tokens_.end(), 0);
-  std::copy(tokens.begin(), tokens.end(), tokens_.begin());
-  std::fill(starts_.begin(), starts_.end(), static_cast<int32_t>(position_));
-  std::fill(lengths_.begin(), lengths_.end(), static_cast<int32_t>(valid));
+// The streams from `stream` on, as many as the runner has sequences, with equally many tokens each.
+// What their state becomes lies in the next buffer.
+void Session::Run(Runner& runner, size_t stream, std::span<const int32_t> tokens) {
+  const size_t count = runner.sequences, valid = tokens.size() / count;
+  std::ranges::fill(tokens_, 0);
+  std::ranges::copy(tokens, tokens_.begin());
+  for (size_t s = 0; s < count; ++s) {
+    starts_[s] = static_cast<int32_t>(positions_[stream + s]);
+    lengths_[s] = static_cast<int32_t>(valid);
+    positions_[stream + s] += valid;
+  }
   const ModelGraph& m = runner.ports;
   runtime::Executor& executor = *runner.executor;
   executor.Bind(m.tokens, tokens_.data());
   if (m.starts) executor.Bind(m.starts, starts_.data());
   if (m.lengths) executor.Bind(m.lengths, lengths_.data());
-  executor.Bind(m.logits, logits_.data());
+  executor.Bind(m.logits, logits_.data() + stream * model_.vocab_size());
   for (size_t i = 0; i < specs_.size(); ++i) {
-    executor.Bind(m.state_in[i], State(current_, i).data());
-    executor.Bind(m.state_out[i], State(1 - current_, i).data());
+    executor.Bind(m.state_in[i], State(i, stream, count).data());
+    executor.Bind(m.state_out[i], State(i, stream, count, /*next=*/true).data());
   }
   executor.Run(scheduler_.All());
-  current_ = 1 - current_;
-  position_ += valid;
 }
 
-void Session::Feed(std::span<const int32_t> tokens) {
-  LW_CHECK(options_.streams == 1, "session: Feed is for one stream");
+void Session::Feed(std::span<const int32_t> tokens, size_t stream) {
+  LW_CHECK(stream < options_.streams, "session: stream ", stream, " of ", options_.streams);
   LW_CHECK(!tokens.empty(), "session: nothing to feed");
-  if (tokens.size() > room()) {
-    throw UsageError(StrCat("the text of ", position_ + tokens.size(),
+  if (tokens.size() > room(stream)) {
+    throw UsageError(StrCat("the text of ", positions_[stream] + tokens.size(),
                             " tokens does not fit the context of ", options_.cache_capacity,
                             "; shorten it or use a longer --ctx"));
   }
@@ -110,18 +124,43 @@ void Session::Feed(std::span<const int32_t> tokens) {
   while (!tokens.empty()) {
     const bool chunk = prefill_ != nullptr && tokens.size() > 1;
     const size_t count = chunk ? std::min(tokens.size(), prefill_->steps) : 1;
-    Run(chunk ? *prefill_ : *decode_, tokens.first(count), count);
+    Run(chunk ? *prefill_ : *single_, stream, tokens.first(count));
+    if (options_.streams == 1) {
+      current_ = 1 - current_;
+    } else {
+      for (size_t i = 0; i < specs_.size(); ++i) {
+        if (!specs_[i].in_place) {
+          std::ranges::copy(State(i, stream, 1, /*next=*/true), State(i, stream, 1).begin());
+        }
+      }
+    }
     tokens = tokens.subspan(count);
   }
 }
 
 void Session::Step(std::span<const int32_t> tokens) {
-  LW_CHECK(tokens.size() == options_.streams, "session: ", tokens.size(), " tokens for ",
+  const size_t count = tokens.size();
+  LW_CHECK(count > 0 && count <= options_.streams, "session: ", count, " tokens for ",
            options_.streams, " streams");
-  if (room() == 0) {
-    throw UsageError(StrCat("the context of ", options_.cache_capacity, " tokens is full"));
+  for (size_t s = 0; s < count; ++s) {
+    if (room(s) == 0) {
+      throw UsageError(StrCat("the context of ", options_.cache_capacity, " tokens is full"));
+    }
   }
-  Run(*decode_, tokens, 1);
+  if (count > 1 && several_->sequences != count) several_ = MakeRunner(count, 1);
+  Run(count == 1 ? *single_ : *several_, 0, tokens);
+  current_ = 1 - current_;
+}
+
+void Session::CopyStream(size_t from, size_t to) {
+  LW_CHECK(from < options_.streams && to < options_.streams && from != to, "session: copy of ",
+           from, " to ", to, " of ", options_.streams, " streams");
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    std::ranges::copy(State(i, from, 1), State(i, to, 1).begin());
+  }
+  const auto vocab = static_cast<std::ptrdiff_t>(model_.vocab_size());
+  std::ranges::copy(logits(from), logits_.begin() + static_cast<std::ptrdiff_t>(to) * vocab);
+  positions_[to] = positions_[from];
 }
 
 std::span<const float> Session::logits(size_t stream) const {
@@ -130,10 +169,11 @@ std::span<const float> Session::logits(size_t stream) const {
 }
 
 std::vector<TensorSource> Session::StateSources() const {
+  LW_CHECK(options_.streams == 1, "session: the state of one stream can be saved, not of ",
+           options_.streams);
   std::vector<TensorSource> sources;
   for (size_t i = 0; i < specs_.size(); ++i) {
-    sources.push_back(MakeSource(
-        specs_[i].name, {options_.streams * specs_[i].rows, specs_[i].cols}, State(current_, i)));
+    sources.push_back(MakeSource(specs_[i].name, {specs_[i].rows, specs_[i].cols}, State(i, 0, 1)));
   }
   sources.push_back(MakeSource("logits", {logits_.size()}, logits_));
   return sources;
@@ -141,6 +181,8 @@ std::vector<TensorSource> Session::StateSources() const {
 
 void Session::Restore(const std::vector<NamedTensor>& tensors, uint64_t position,
                       const std::string& where) {
+  LW_CHECK(options_.streams == 1, "session: the state of one stream can be restored, not of ",
+           options_.streams);
   const auto read = [&](const std::string& name, std::span<float> out) {
     const auto it = std::find_if(tensors.begin(), tensors.end(),
                                  [&](const NamedTensor& t) { return t.name == name; });
@@ -151,31 +193,14 @@ void Session::Restore(const std::vector<NamedTensor>& tensors, uint64_t position
     }
     it->read(0, out);
   };
-  for (size_t i = 0; i < specs_.size(); ++i) read(specs_[i].name, State(current_, i));
+  for (size_t i = 0; i < specs_.size(); ++i) read(specs_[i].name, State(i, 0, 1));
   read("logits", logits_);
-  position_ = position;
-}
-
-void Session::CopyStateFrom(const Session& other) {
-  LW_CHECK(specs_.size() == other.specs_.size() && &model_ == &other.model_,
-           "session: the state is of another model");
-  for (size_t i = 0; i < specs_.size(); ++i) {
-    const std::span<const float> source = other.State(other.current_, i).first(specs_[i].Count());
-    const std::span<float> all = State(current_, i);
-    for (size_t s = 0; s < options_.streams; ++s) {
-      std::ranges::copy(source, all.subspan(s * source.size()).begin());
-    }
-  }
-  for (size_t s = 0; s < options_.streams; ++s) {
-    std::ranges::copy(other.logits(0),
-                      logits_.begin() + static_cast<std::ptrdiff_t>(s * model_.vocab_size()));
-  }
-  position_ = other.position_;
+  positions_[0] = position;
 }
 
 size_t Session::MemoryBytes() const {
   size_t bytes = states_[0].size() + states_[1].size() + logits_.size() * sizeof(float);
-  for (const Runner* runner : {decode_.get(), prefill_.get()}) {
+  for (const Runner* runner : {single_.get(), prefill_.get(), several_.get()}) {
     if (runner != nullptr) bytes += runner->executor->plan().arena_bytes;
   }
   return bytes;

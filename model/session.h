@@ -1,4 +1,4 @@
-// A model at work on one or several token streams: prefill in chunks, then a token at a time.
+// A model at work on one or several token streams: prompts in chunks, then a token at a time.
 #ifndef LANEWISE_MODEL_SESSION_H_
 #define LANEWISE_MODEL_SESSION_H_
 
@@ -15,52 +15,59 @@
 namespace lanewise::model {
 
 struct SessionOptions {
-  size_t streams = 1;         // sequences that advance together
+  size_t streams = 1;         // sequences that advance together, at most
   size_t cache_capacity = 0;  // tokens for models with a KV cache; 0: the model's context
   size_t prefill_steps = 64;  // tokens of one prefill chunk
   bool slide = false;         // a full KV cache forgets its oldest tokens: text without end
 };
 
 // Keeps the state of each stream; the weights belong to the caller and may change between calls (a
-// sample while training). Nothing is allocated after construction.
+// sample while training). With one stream nothing is allocated after construction.
+//
+// A stream's logits have the same bits alone and among others, up to kernels::kMatmulSkinnyRows
+// streams: products of more rows add in another order.
 class Session {
  public:
   // With bf16 weights, products read those.
   Session(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
           const SessionOptions& options = {});
 
-  // Forgets everything: position 0, zero state.
+  // Forgets everything, of all streams or of one: position 0, zero state.
   void Reset();
+  void Reset(size_t stream);
 
-  // Feeds tokens to stream 0 of a session with one stream; at least one. UsageError when a KV cache
-  // would overflow.
-  void Feed(std::span<const int32_t> tokens);
-  // One token for each stream.
+  // Feeds tokens to one stream; at least one. UsageError when a KV cache would overflow.
+  void Feed(std::span<const int32_t> tokens, size_t stream = 0);
+  // One token for each of the first tokens.size() streams. The streams after them end: they are to
+  // be reset, or copied to, before they are fed again.
   void Step(std::span<const int32_t> tokens);
+  // Stream `to` becomes what stream `from` is, logits included.
+  void CopyStream(size_t from, size_t to);
 
-  // Logits after the last token fed, [vocabulary] of a stream.
+  // Logits after the last token fed to a stream, [vocabulary].
   std::span<const float> logits(size_t stream = 0) const;
-  // Tokens fed so far (per stream; all streams are at the same place).
-  uint64_t position() const { return position_; }
+  // Tokens fed so far.
+  uint64_t position(size_t stream = 0) const { return positions_[stream]; }
   // Tokens that still fit; the largest number there is for recurrent models.
-  uint64_t room() const;
+  uint64_t room(size_t stream = 0) const;
 
-  // The state as tensors to save, and back. `Restore` takes what SaveTo wrote for a model of the
-  // same sizes; InputError names what differs.
+  // The state of a session with one stream as tensors to save, and back. `Restore` takes what was
+  // saved for a model of the same sizes; InputError names what differs.
   std::vector<TensorSource> StateSources() const;
   void Restore(const std::vector<NamedTensor>& tensors, uint64_t position,
                const std::string& where);
-  // Takes stream 0's state of another session of the same model into every stream of this one.
-  void CopyStateFrom(const Session& other);
 
   size_t MemoryBytes() const;
 
  private:
-  struct Runner;  // an executor for a fixed number of steps
-  void Run(Runner& runner, std::span<const int32_t> tokens, size_t valid);
-  std::span<float> State(size_t which, size_t spec) const;
+  struct Runner;  // an executor for a fixed number of sequences and steps
+  std::shared_ptr<Runner> MakeRunner(size_t sequences, size_t steps) const;
+  void Run(Runner& runner, size_t stream, std::span<const int32_t> tokens);
+  // Of `count` streams from `stream` on, of one state tensor; `next` is where a run leaves it.
+  std::span<float> State(size_t spec, size_t stream, size_t count, bool next = false) const;
 
   const Model& model_;
+  runtime::Weights weights_;
   const runtime::Scheduler& scheduler_;
   SessionOptions options_;
   std::vector<StateSpec> specs_;
@@ -68,9 +75,10 @@ class Session {
   runtime::Arena states_[2];          // the current one and the next one
   size_t current_ = 0;
   std::vector<float> logits_;
-  std::vector<int32_t> tokens_, starts_, lengths_;
-  uint64_t position_ = 0;
-  std::shared_ptr<Runner> decode_, prefill_;
+  std::vector<uint64_t> positions_;
+  std::vector<int32_t> tokens_, starts_, lengths_;  // of a run
+  std::shared_ptr<Runner> single_, prefill_;        // of one stream
+  std::shared_ptr<Runner> several_;                 // of as many as the last Step had
 };
 
 }  // namespace lanewise::model

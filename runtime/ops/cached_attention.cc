@@ -12,8 +12,8 @@ namespace lanewise::runtime {
 
 namespace {
 
-// By tiles, with fewer (sequence, key/value head) pairs than this the cache is cut into chunks of
-// rows.
+// By tiles, with fewer key/value heads than this the cache is cut into chunks of rows. The number
+// of sequences has no say: a sequence has the same bits alone and among others.
 constexpr size_t kEnoughHeads = 8;
 constexpr size_t kTileChunk = 512;
 // When the cache is streamed, a chunk has about so many bytes of keys and values.
@@ -33,7 +33,7 @@ struct CachedPartition {
       chunk = std::max<size_t>(64, rows / 64 * 64);
     } else {
       kv_per_unit = 1;
-      chunk = shape.sequences * shape.kv_heads >= kEnoughHeads ? capacity : kTileChunk;
+      chunk = shape.kv_heads >= kEnoughHeads ? capacity : kTileChunk;
     }
     chunks = (capacity + chunk - 1) / chunk;
     units = shape.kv_heads / kv_per_unit;
