@@ -1,19 +1,32 @@
 #!/usr/bin/env python3
-"""Compares two results of the kernel benchmarks (Google Benchmark JSON, with --benchmark_repetitions) by medians.
+"""Compares two results by medians and says what is outside the noise.
 
 usage: bench/compare.py OLD.json NEW.json
-A change counts when it is larger than three times the median absolute deviation of both results, and larger than 3%.
+Takes results of the kernel benchmarks (Google Benchmark JSON, with --benchmark_repetitions), results.json of bench/report.py, and what
+`lanewise bench train|prefill|decode --json` prints. A change counts when it is larger than three times the median absolute deviations of
+both results together, and larger than 3%. One value has no noise to be seen: then 10% is asked for.
 Exit code 1 when something became slower, else 0.
 """
-import collections, json, statistics, sys
+import json, statistics, sys
 
 
 def read(path):
-    times = collections.defaultdict(list)
-    for b in json.load(open(path))['benchmarks']:
-        if b.get('run_type', 'iteration') == 'iteration':
-            times[b.get('run_name', b['name'])].append(b['real_time'])
-    return times
+    """name -> values where more is better."""
+    result = json.load(open(path))
+    values = {}
+    if 'benchmarks' in result:
+        for b in result['benchmarks']:
+            if b.get('run_type', 'iteration') == 'iteration':
+                values.setdefault(b.get('run_name', b['name']), []).append(1 / b['real_time'])
+    elif 'tokens_per_second' in result:
+        values['tokens_per_second'] = [result['tokens_per_second']]
+    else:
+        for section, cases in result.items():
+            for case, programs in cases.items():
+                for program, runs in programs.items():
+                    if isinstance(runs, list) and runs and 'tokens_per_second' in runs[0]:
+                        values[f'{section}, {case}, {program}'] = [r['tokens_per_second'] for r in runs]
+    return values
 
 
 def noise(values):
@@ -21,18 +34,26 @@ def noise(values):
     return statistics.median(abs(v - middle) for v in values) / middle
 
 
-if len(sys.argv) != 3:
-    sys.exit(__doc__)
-old, new = read(sys.argv[1]), read(sys.argv[2])
-slower = 0
-for name in old:
-    if name not in new:
-        continue
-    ratio = statistics.median(old[name]) / statistics.median(new[name])
-    threshold = max(0.03, 3 * (noise(old[name]) + noise(new[name])))
-    verdict = ''
-    if abs(ratio - 1) > threshold:
-        verdict = 'faster' if ratio > 1 else 'SLOWER'
-        slower += ratio < 1
-    print(f'{name:60} {ratio:6.3f} times  (noise {threshold:.1%})  {verdict}')
-sys.exit(1 if slower else 0)
+def compare(old, new):
+    """(name, ratio, threshold) of what both have."""
+    for name in old:
+        if name in new:
+            least = 0.03 if min(len(old[name]), len(new[name])) > 1 else 0.10
+            yield (name, statistics.median(new[name]) / statistics.median(old[name]), max(least, 3 * (noise(old[name]) + noise(new[name]))))
+
+
+def main():
+    if len(sys.argv) != 3: sys.exit(__doc__)
+    old, new = read(sys.argv[1]), read(sys.argv[2])
+    slower = 0
+    for name, ratio, threshold in compare(old, new):
+        outside = abs(ratio - 1) > threshold
+        slower += outside and ratio < 1
+        print(f"{name:60} {ratio:6.3f} times  (noise {threshold:.1%})  {('faster' if ratio > 1 else 'SLOWER') if outside else ''}".rstrip())
+    for name in old.keys() ^ new.keys():
+        print(f"{name:60} only in {sys.argv[1] if name in old else sys.argv[2]}")
+    sys.exit(1 if slower else 0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,112 +1,185 @@
 #!/usr/bin/env python3
-"""Lanewise beside PyTorch on the same training steps, in interleaved runs: a page of tables and a picture.
+"""Lanewise beside its peers, in interleaved runs: a page of tables and pictures.
 
-usage: bench/report.py [--program build/release/lanewise] [--out build/report] [--rounds 3] [--threads 1,2] [--filter TEXT]
-Needs PyTorch for the CPU (pip install torch==2.13.0); without it the page has Lanewise alone. Each round runs Lanewise and then every
-mode of PyTorch; the figures are medians over the rounds, ratios are medians of each round's ratio. Lanewise probes this machine's peak
-within each of its runs.
+usage: bench/report.py [--only training,decoding,prefill,kernels] [--cases TEXT] [--threads 1,2] [--rounds 5] [--dtypes float32,bf16]
+Writes build/report/results.json (every single result; a later run adds to it), README.md and SVG pictures. `--only none` makes the page of
+the results that are there.
+
+Peers, each left out where it is missing: PyTorch and matplotlib (pip install -r bench/requirements.txt), gcc for the plain loops of
+bench/peers/rows.c, llama.cpp's benchmark (--llama-bench PATH; it needs pip install gguf too). All run on as many threads as Lanewise.
+Each round runs Lanewise and then every peer; figures are medians over the rounds, ratios are medians of each round's ratio, and Lanewise
+probes the machine's peak within each of its runs. PyTorch's processes stay warm between rounds; compiling is not in the figures.
 """
-import argparse, json, pathlib, statistics, subprocess, sys
+import argparse, importlib.util, json, pathlib, statistics
+import measure
+from measure import note
 
-CONFIGS = [
-    ('slot_rnn small (4 x 128, 16 x 128)', dict(model='slot_rnn', layers=4, dim=128, heads=4, ctx=128, batch=16, vocab=65)),
-    ('slot_rnn large (8 x 384, S 8, 4 x 512)', {'model': 'slot_rnn', 'layers': 8, 'dim': 384, 'heads': 12, 'ctx': 512, 'batch': 4, 'vocab': 65,
-                                     'slots': 8, 'decay-rank': 32, 'ffn-mult': 3}),
-    ('llama small (4 x 128, 16 x 128)', dict(model='llama', layers=4, dim=128, heads=4, ctx=128, batch=16, vocab=65)),
-    ('llama small (4 x 128, 12 x 64)', dict(model='llama', layers=4, dim=128, heads=4, ctx=64, batch=12, vocab=65)),
-    ('llama 110M (4 x 256)', {'model': 'llama', 'layers': 12, 'dim': 768, 'heads': 12, 'hidden-dim': 2048, 'ctx': 256, 'batch': 4, 'vocab': 32000}),
-]
-HERE = pathlib.Path(__file__).resolve().parent
-
-
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"failed: {' '.join(command)}\n{done.stderr[-500:]}", file=sys.stderr)
-        return None
-    return json.loads(done.stdout)
+TRAINING = {
+    'llama 110M, 4 x 256': {'model': 'llama', 'preset': '110M', 'ctx': 256, 'batch': 4},
+    'llama 4 x 128, 16 x 128': {'model': 'llama', 'layers': 4, 'dim': 128, 'heads': 4, 'ctx': 128, 'batch': 16},
+    'llama 4 x 128, 12 x 64': {'model': 'llama', 'layers': 4, 'dim': 128, 'heads': 4, 'ctx': 64, 'batch': 12},
+    'slot_rnn 4 x 128, 16 x 128': {'model': 'slot_rnn', 'layers': 4, 'dim': 128, 'heads': 4, 'ctx': 128, 'batch': 16},
+    'slot_rnn 8 x 384, S 8, 4 x 512': {'model': 'slot_rnn', 'layers': 8, 'dim': 384, 'heads': 12, 'ctx': 512, 'batch': 4, 'slots': 8,
+                                       'decay-rank': 32, 'ffn-mult': 3},
+}
+PRESETS = ['15M', '110M']
+STREAMS = [1, 2, 4, 8, 16]
+KERNELS = ['math', 'softmax', 'layer_norm', 'rms_norm', 'swiglu', 'cross_entropy', 'reduce', 'adamw']
 
 
-def options(config):
-    return [word for name, value in config.items() for word in (f'--{name}', str(value))]
+def median(runs, field='tokens_per_second'):
+    values = [r[field] for r in runs or [] if r.get(field) is not None]
+    return statistics.median(values) if values else None
 
 
-def measure(config, threads, rounds, program, modes):
-    """mode -> list of results, one a round."""
-    results = {'lanewise': []} | {mode: [] for mode in modes}
-    for _ in range(rounds):
-        results['lanewise'].append(run([program, 'bench', 'train', *options(config), '--threads', str(threads), '--json']))
-        for mode in modes:
-            words = ['--compile'] if mode == 'compile' else []
-            results[mode].append(run([sys.executable, str(HERE / 'peers/torch_step.py'), *options(config), '--threads', str(threads), *words]))
-        print('.', end='', flush=True, file=sys.stderr)
-    print(file=sys.stderr)
-    return {mode: [r for r in list_ if r] for mode, list_ in results.items()}
+def ratio(ours, theirs):
+    if not ours or not theirs: return None
+    return statistics.median(o['tokens_per_second'] / t['tokens_per_second'] for o, t in zip(ours, theirs))
 
 
-def median(results, field):
-    return statistics.median(r[field] for r in results) if results else float('nan')
+def show(value, form=',.0f'):
+    return '' if value is None else format(value, form)
 
 
-def bars(rows):
-    """A picture of ratios to PyTorch's best mode."""
-    width, line, left = 720, 34, 300
-    longest = max([1.0] + [ratio for _, ratio in rows])
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{line * len(rows) + 50}" font-family="sans-serif" font-size="13">',
-             '<rect width="100%" height="100%" fill="white"/>',
-             '<text x="12" y="22" font-weight="bold">Training speed, times PyTorch\'s best mode</text>']
-    scale = (width - left - 70) / longest
-    for i, (label, ratio) in enumerate(rows):
-        y = 40 + i * line
-        parts.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{label}</text>'
-                     f'<rect x="{left}" y="{y}" width="{ratio * scale:.1f}" height="22" fill="#3b6fb6"/>'
-                     f'<text x="{left + ratio * scale + 6:.1f}" y="{y + 15}">{ratio:.2f}</text>')
-    parts.append(f'<line x1="{left + scale:.1f}" y1="34" x2="{left + scale:.1f}" y2="{40 + line * len(rows)}" stroke="#888" stroke-dasharray="4 3"/></svg>')
-    return '\n'.join(parts)
+def table(head, rows):
+    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in rows]) + '\n'
+
+
+def best_peer(programs, dtype):
+    """(name, runs) of PyTorch's fastest mode."""
+    peers = {name: runs for name, runs in programs.items() if name in (f'eager {dtype}', f'compile {dtype}')}
+    return max(peers.items(), key=lambda item: median(item[1]), default=(None, None))
+
+
+def training_part(cases, pictures):
+    rows, labels, ratios, memory = [], [], [], {'Lanewise': [], 'PyTorch': []}
+    for case, programs in cases.items():
+        for dtype in ('float32', 'bf16'):
+            ours = programs.get(f'lanewise {dtype}')
+            if not ours: continue
+            name, theirs = best_peer(programs, dtype)
+            times = ratio(ours, theirs)
+            mib = [m / 2**20 if m else None for m in (median(ours, 'peak_memory_bytes'), median(theirs, 'peak_memory_bytes'))]
+            rows.append([case, dtype, show(median(ours)), show(median(ours, 'mfu'), '.0%'), show(median(programs.get(f'eager {dtype}'))),
+                         show(median(programs.get(f'compile {dtype}'))), show(times, '.2f'), show(mib[0]), show(mib[1])])
+            if times:
+                labels.append(f'{case}, {dtype}')
+                ratios.append(times)
+                memory['Lanewise'].append(mib[0])
+                memory['PyTorch'].append(mib[1])
+    text = '## Training\n\n' + table(['step', 'dtype', 'Lanewise tokens/s', 'MFU', 'PyTorch eager', 'PyTorch compiled', 'times the better',
+                                      'Lanewise MiB', 'PyTorch MiB'], rows)
+    if ratios:
+        pictures('training.svg', 'bars', "Training speed, times PyTorch's better mode", labels, ratios, line=1)
+        pictures('memory.svg', 'groups', 'Peak memory', labels, memory, 'MiB')
+        text += '\n![Training speed](training.svg)\n![Peak memory](memory.svg)\n'
+    return text
+
+
+def decoding_part(cases, pictures):
+    rows, lines = [], {}
+    for case, programs in cases.items():
+        for dtype in ('float32', 'bf16'):
+            one = programs.get(f'lanewise {dtype} x1')
+            if not one: continue
+            points = [(int(name.split('x')[-1]), median(runs)) for name, runs in programs.items() if name.startswith(f'lanewise {dtype} x')]
+            lines[f'{case}, {dtype}'] = points
+            share = statistics.median(r['bandwidth_gbs'] / r['peak_bandwidth_gbs'] for r in one)
+            rows.append([case, dtype, show(median(one)), show(share, '.0%'), show(ratio(one, programs.get(f'llama.cpp {dtype}')), '.2f'),
+                         show(ratio(one, programs.get(f'rows.c {dtype}')), '.2f'),
+                         ', '.join(f'{n}: {speed:,.0f} ({speed / points[0][1]:.1f})' for n, speed in points[1:])])
+    text = '## Decoding\n\n' + table(['model', 'dtype', 'tokens/s', 'of read bandwidth', 'times llama.cpp', 'times plain loops',
+                                      'several sequences: tokens/s (times one)'], rows)
+    if lines:
+        pictures('decoding.svg', 'lines', 'Decoding several sequences at once', 'sequences', 'tokens/s', lines)
+        text += '\n![Decoding](decoding.svg)\n'
+    return text
+
+
+def prefill_part(cases, pictures):
+    rows = [[case, dtype, show(median(programs[f'lanewise {dtype}'])), show(median(programs[f'lanewise {dtype}'], 'mfu'), '.0%'),
+             show(ratio(programs[f'lanewise {dtype}'], programs.get(f'llama.cpp {dtype}')), '.2f')]
+            for case, programs in cases.items() for dtype in ('float32', 'bf16') if f'lanewise {dtype}' in programs]
+    return '## Prefill of 512 tokens\n\n' + table(['model', 'dtype', 'tokens/s', 'of FMA peak', 'times llama.cpp'], rows)
+
+
+def kernels_part(cases, pictures):
+    results = cases.get('all', {})
+    rows = [[name, show(median(runs, 'GB_per_second'), '.1f'), show(median(runs, 'of_bandwidth'), '.0%'), show(median(runs, 'vs_loop'), '.2f')]
+            for name, runs in results.items()]
+    with_loop = [(name, median(runs, 'vs_loop')) for name, runs in results.items() if median(runs, 'vs_loop')]
+    text = '## Kernels\n\nBeside the same loop compiled by g++ -O3 -march=native -ffast-math, and beside copying as many bytes. One thread.\n\n'
+    text += table(['kernel', 'GB/s', 'of copying', 'times the loop'], rows)
+    if with_loop:
+        pictures('kernels.svg', 'bars', 'Kernels, times the compiled loop', [name for name, _ in with_loop], [v for _, v in with_loop], line=1)
+        text += '\n![Kernels](kernels.svg)\n'
+    return text
+
+
+def page(results, out):
+    plots = None
+    if importlib.util.find_spec('matplotlib'):
+        import plots
+
+    def pictures(name, kind, *arguments, **options):
+        if plots: getattr(plots, kind)(out / name, *arguments, **options)
+
+    runs = [r for section in results.values() for case in section.values() for list_ in case.values() for r in list_]
+    cpus = ', '.join(sorted({r['cpu'] for r in runs if 'cpu' in r}))
+    torch = ', '.join(sorted({'PyTorch ' + r['torch'] for r in runs if 'torch' in r}))
+    text = f'# Measured\n\n{cpus}{"; " + torch if torch else ""}. Medians of interleaved rounds; bench/report.py made this page.\n\n'
+    parts = {'training': training_part, 'decoding': decoding_part, 'prefill': prefill_part, 'kernels': kernels_part}
+    text += '\n'.join(part(results[name], pictures) for name, part in parts.items() if results.get(name))
+    (out / 'README.md').write_text(text)
+    return text
+
+
+def run(a, results, save):
+    dtypes, only = a.dtypes.split(','), a.only.split(',')
+    modes = a.modes.split(',') if importlib.util.find_spec('torch') else []
+    for threads in map(int, a.threads.split(',')):
+        def add(section, name, runs):
+            results.setdefault(section, {}).setdefault(f"{name}, {threads} thread{'s' if threads > 1 else ''}", {}).update(runs)
+            save()
+
+        for name, config in TRAINING.items() if 'training' in only else []:
+            if a.cases not in name: continue
+            note(f'training: {name}, {threads} threads')
+            add('training', name, measure.training(a.program, config, threads, a.rounds, dtypes, modes, a.seconds))
+        for preset in PRESETS:
+            if a.cases not in preset: continue
+            if 'decoding' in only:
+                note(f'decoding: {preset}, {threads} threads')
+                add('decoding', preset, measure.decoding(a.program, preset, threads, a.rounds, dtypes, STREAMS, a.out, a.llama_bench))
+            if 'prefill' in only:
+                note(f'prefill: {preset}, {threads} threads')
+                add('prefill', preset, measure.prefill(a.program, preset, threads, a.rounds, dtypes, a.out, a.llama_bench))
+    if 'kernels' in only:
+        note('kernels')
+        folder = pathlib.Path(a.program).parent / 'bench'
+        results.setdefault('kernels', {})['all'] = measure.kernels([folder / f'{name}_bench' for name in KERNELS], a.rounds)
+        save()
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--program', default='build/release/lanewise')
-    p.add_argument('--out', default='build/report')
-    p.add_argument('--rounds', type=int, default=3)
+    p.add_argument('--out', default='build/report', type=pathlib.Path)
+    p.add_argument('--only', default='training,decoding,prefill,kernels')
+    p.add_argument('--cases', default='', help='only cases with this text in their names')
+    p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--threads', default='2')
-    p.add_argument('--filter', default='')
-    p.add_argument('--modes', default='eager,compile')
+    p.add_argument('--dtypes', default='float32')
+    p.add_argument('--modes', default='eager,compile', help="PyTorch's")
+    p.add_argument('--seconds', type=float, default=3, help='of PyTorch in each round')
+    p.add_argument('--llama-bench', default='')
     a = p.parse_args()
-    try:
-        import torch
-        modes = a.modes.split(',')
-        version = f'PyTorch {torch.__version__}'
-    except ImportError:
-        modes, version = [], 'no PyTorch here'
-    out = pathlib.Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
-    lines, pictures = [], []
-    for threads in map(int, a.threads.split(',')):
-        for name, config in CONFIGS:
-            if a.filter not in name: continue
-            print(f'{name}, {threads} threads ', end='', file=sys.stderr)
-            results = measure(config, threads, a.rounds, a.program, modes)
-            ours = results['lanewise']
-            if not ours: continue
-            peers = {m: results[m] for m in modes if results[m]}
-            best = max(peers, key=lambda m: median(peers[m], 'tokens_per_second'), default=None)
-            ratio = statistics.median(o['tokens_per_second'] / t['tokens_per_second'] for o, t in zip(ours, peers[best])) if best else float('nan')
-            cpu = ours[0]['cpu']
-            peer = (f"{median(peers[best], 'tokens_per_second'):,.0f} ({best})" if best else '')
-            memory = f"{median(peers[best], 'peak_memory_bytes') / 2**20:,.0f}" if best else ''
-            lines.append(f"| {name} | {threads} | {median(ours, 'tokens_per_second'):,.0f} | {100 * median(ours, 'mfu'):.0f}% | {peer} | {ratio:.2f} | "
-                         f"{median(ours, 'peak_memory_bytes') / 2**20:,.0f} | {memory} |")
-            if best: pictures.append((f'{name}, {threads} threads', ratio))
-    page = (f'# Training speed\n\n{cpu}; {version}; float32; medians of {a.rounds} interleaved rounds.\n\n'
-            '| step | threads | Lanewise tokens/s | MFU | PyTorch tokens/s, best mode | ratio | Lanewise MiB | PyTorch MiB |\n|---|---|---|---|---|---|---|---|\n'
-            + '\n'.join(lines) + '\n')
-    if pictures:
-        (out / 'training.svg').write_text(bars(pictures))
-        page += '\n![Training speed beside PyTorch](training.svg)\n'
-    (out / 'README.md').write_text(page)
-    print(page)
+    a.out.mkdir(parents=True, exist_ok=True)
+    path = a.out / 'results.json'
+    results = json.loads(path.read_text()) if path.exists() else {}
+    run(a, results, lambda: path.write_text(json.dumps(results, indent=1)))
+    print(page(results, a.out))
 
 
 if __name__ == '__main__':

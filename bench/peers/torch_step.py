@@ -1,8 +1,9 @@
 """One training configuration of a Lanewise model in PyTorch: the peer of `lanewise bench train`.
 
-usage: torch_step.py --model llama|slot_rnn [sizes] [--dtype float32|bf16] [--compile] [--threads N] [--seconds S]
-Prints one line of JSON: tokens_per_second (median of the timed steps), peak_memory_bytes, model, dtype, mode, threads, torch.
-The same mathematics, sizes, loss, clipping and AdamW as Lanewise; PyTorch's own kernels.
+usage: torch_step.py --model llama|slot_rnn [sizes] [--dtype float32|bf16] [--compile] [--threads N] [--seconds S | --serve]
+Prints one line of JSON: tokens_per_second (median of the timed steps), peak_memory_bytes (without what compiling took), model, dtype,
+mode, threads, torch. With --serve it says "ready" when it is warm, and then measures for as many seconds as each line of its input says.
+The same mathematics, sizes, loss, clipping and AdamW as Lanewise; PyTorch's own kernels. bf16 is autocast: weights and moments are float32.
 """
 import argparse, json, os, resource, statistics, sys, time
 
@@ -18,6 +19,7 @@ p.add_argument('--chunk', type=int, default=16, help='tokens of one chunk of the
 p.add_argument('--dtype', default='float32', choices=['float32', 'bf16'])
 p.add_argument('--compile', action='store_true')
 p.add_argument('--seconds', type=float, default=4.0)
+p.add_argument('--serve', action='store_true')
 a = p.parse_args()
 os.environ['OMP_NUM_THREADS'] = str(a.threads)
 import torch
@@ -157,15 +159,38 @@ def step():
     return loss.item()
 
 
-for _ in range(3): step()
-times, end = [], time.perf_counter() + a.seconds
-while len(times) < 3 or time.perf_counter() < end:
-    begin = time.perf_counter()
-    step()
-    times.append(time.perf_counter() - begin)
-print(json.dumps({
-    'tokens_per_second': a.batch * a.ctx / statistics.median(times),
-    'peak_memory_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    'parameters': sum(w.numel() for w in model.parameters()),
-    'model': a.model, 'dtype': a.dtype, 'mode': 'compile' if a.compile else 'eager', 'threads': a.threads,
-    'torch': torch.__version__}))
+def peak_memory():
+    """Bytes of the largest resident size since forget_peak."""
+    try:
+        return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forget_peak():
+    """What compiling took does not count."""
+    try:
+        open('/proc/self/clear_refs', 'w').write('5')
+    except OSError:
+        pass
+
+
+def measure(seconds):
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return {'tokens_per_second': a.batch * a.ctx / statistics.median(times), 'peak_memory_bytes': peak_memory(),
+            'parameters': sum(w.numel() for w in model.parameters()), 'model': a.model, 'dtype': a.dtype,
+            'mode': 'compile' if a.compile else 'eager', 'threads': a.threads, 'torch': torch.__version__}
+
+
+for _ in range(2): step()
+forget_peak()
+if a.serve:
+    print('ready', flush=True)
+    for line in sys.stdin:
+        print(json.dumps(measure(float(line))), flush=True)
+else:
+    print(json.dumps(measure(a.seconds)))
