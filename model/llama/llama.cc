@@ -4,18 +4,16 @@
 #include <utility>
 
 #include "model/error.h"
+#include "model/graph_ports.h"
 #include "model/initializer.h"
 #include "runtime/check.h"
-#include "runtime/ops/add.h"
 #include "runtime/ops/attention.h"
 #include "runtime/ops/cached_attention.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/embedding.h"
-#include "runtime/ops/head_cross_entropy.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/rms_norm.h"
 #include "runtime/ops/rope.h"
-#include "runtime/ops/select_last.h"
 #include "runtime/ops/swiglu.h"
 
 namespace lanewise::model {
@@ -112,13 +110,9 @@ struct Llama::Builder {
   }
 
   void Inputs() {
+    AddInputs(options, &m);
     Graph& g = m.graph;
     const size_t sequences = options.sequences;
-    m.tokens = g.External("tokens", sequences * options.steps, 1, runtime::DType::kInt32);
-    if (options.dropout > 0) m.random_key = g.External("key", 4, 1, runtime::DType::kInt32);
-    if (options.state || options.logits) {
-      m.lengths = g.External("lengths", sequences, 1, runtime::DType::kInt32);
-    }
     if (options.state) {
       m.starts = g.External("starts", sequences, 1, runtime::DType::kInt32);
       for (const StateSpec& spec : model.state(options.cache_capacity)) {
@@ -157,31 +151,6 @@ struct Llama::Builder {
     return Residual(h, l.w2, x, index, 1);
   }
 
-  void Outputs(TensorId x) {
-    Graph& g = m.graph;
-    const size_t rows = options.sequences * options.steps;
-    const TensorId head = Matrix(config().tied ? model.emb_ : model.output_);
-    if (options.losses) {
-      m.targets = g.External("targets", rows, 1, runtime::DType::kInt32);
-      m.scale = g.External("scale", 1, 1);
-      m.nll = g.External("nll", rows, 1);
-      m.loss = g.External("loss", rows, 1);
-      HeadCrossEntropy(g, {.x = Norm(x, model.norm_),
-                           .w = head,
-                           .layout = WeightLayout::kOutIn,
-                           .targets = m.targets,
-                           .scale = m.scale,
-                           .nll = m.nll,
-                           .loss = m.loss,
-                           .smoothing = options.label_smoothing});
-    }
-    if (options.logits) {
-      m.logits = g.External("logits", options.sequences, config().vocab_size);
-      const TensorId last = SelectLast(g, x, m.lengths, options.sequences);
-      CopyTensor(g, Matmul(g, Norm(last, model.norm_), head, WeightLayout::kOutIn), m.logits);
-    }
-  }
-
   ModelGraph Build() {
     Inputs();
     // Training reads the exact rows, which it has anyway.
@@ -193,16 +162,16 @@ struct Llama::Builder {
       x = Attend(model.layers_[l], l, x);
       x = FeedForward(model.layers_[l], l, x);
     }
-    m.graph.SetLayer(-1);
-    Outputs(x);
-    if (options.gradients) m.graph.Differentiate();
-    if (options.recompute_layers) m.graph.RecomputeLayers();
+    AddOutputs(options, x,
+               {.weights = Matrix(config().tied ? model.emb_ : model.output_),
+                .layout = WeightLayout::kOutIn,
+                .norm = [&](TensorId rows) { return Norm(rows, model.norm_); }},
+               &m);
     return std::move(m);
   }
 };
 
 ModelGraph Llama::Build(const GraphOptions& options) const {
-  LW_CHECK(!options.gradients || options.losses, "llama: gradients need losses");
   return Builder{*this, options}.Build();
 }
 

@@ -4,14 +4,12 @@
 #include <utility>
 
 #include "model/error.h"
+#include "model/graph_ports.h"
 #include "runtime/check.h"
-#include "runtime/ops/add.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/embedding.h"
-#include "runtime/ops/head_cross_entropy.h"
 #include "runtime/ops/layer_norm.h"
 #include "runtime/ops/matmul.h"
-#include "runtime/ops/select_last.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/swiglu.h"
 #include "runtime/ops/token_shift.h"
@@ -145,13 +143,8 @@ struct SlotRnn::Builder {
   }
 
   void Inputs() {
+    AddInputs(options, &m);
     Graph& g = m.graph;
-    const size_t rows = options.sequences * options.steps;
-    m.tokens = g.External("tokens", rows, 1, runtime::DType::kInt32);
-    if (options.state || options.logits) {
-      m.lengths = g.External("lengths", options.sequences, 1, runtime::DType::kInt32);
-    }
-    if (options.dropout > 0) m.random_key = g.External("key", 4, 1, runtime::DType::kInt32);
     if (options.state) {
       for (const StateSpec& spec : model.state(0)) {
         m.state_in.push_back(g.External(spec.name, options.sequences * spec.rows, spec.cols));
@@ -212,34 +205,6 @@ struct SlotRnn::Builder {
     return Residual(Swiglu(g, Product(xm, l.ffn_in)), l.ffn_down, x, index, 1);
   }
 
-  void Outputs(TensorId x) {
-    Graph& g = m.graph;
-    const size_t rows = options.sequences * options.steps;
-    const auto normed = [&](TensorId rows_of_x) {
-      return LayerNorm(g, rows_of_x, P(model.ln_out_weight_), P(model.ln_out_bias_), kEps);
-    };
-    const TensorId head = Matrix(model.head_);
-    if (options.losses) {
-      m.targets = g.External("targets", rows, 1, runtime::DType::kInt32);
-      m.scale = g.External("scale", 1, 1);
-      m.nll = g.External("nll", rows, 1);
-      m.loss = g.External("loss", rows, 1);
-      HeadCrossEntropy(g, {.x = normed(x),
-                           .w = head,
-                           .layout = WeightLayout::kInOut,
-                           .targets = m.targets,
-                           .scale = m.scale,
-                           .nll = m.nll,
-                           .loss = m.loss,
-                           .smoothing = options.label_smoothing});
-    }
-    if (options.logits) {
-      m.logits = g.External("logits", options.sequences, model.config_.vocab_size);
-      const TensorId last = SelectLast(g, x, m.lengths, options.sequences);
-      CopyTensor(g, Matmul(g, normed(last), head, WeightLayout::kInOut), m.logits);
-    }
-  }
-
   ModelGraph Build() {
     Inputs();
     // Training reads the exact rows, which it has anyway.
@@ -252,16 +217,20 @@ struct SlotRnn::Builder {
       x = TimeMix(model.layers_[l], l, x);
       x = ChannelMix(model.layers_[l], l, x);
     }
-    m.graph.SetLayer(-1);
-    Outputs(x);
-    if (options.gradients) m.graph.Differentiate();
-    if (options.recompute_layers) m.graph.RecomputeLayers();
+    AddOutputs(options, x,
+               {.weights = Matrix(model.head_),
+                .layout = WeightLayout::kInOut,
+                .norm =
+                    [&](TensorId rows) {
+                      return LayerNorm(m.graph, rows, P(model.ln_out_weight_),
+                                       P(model.ln_out_bias_), kEps);
+                    }},
+               &m);
     return std::move(m);
   }
 };
 
 ModelGraph SlotRnn::Build(const GraphOptions& options) const {
-  LW_CHECK(!options.gradients || options.losses, "slot_rnn: gradients need losses");
   return Builder{*this, options}.Build();
 }
 
