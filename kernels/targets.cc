@@ -34,7 +34,12 @@ HWY_EXPORT(ThisVectorBytes);
 // Compiled in and supported by the CPU, whatever is forced: the first use in the process comes
 // before anything can have been forced.
 int64_t AvailableTargets() {
-  static const int64_t targets = HWY_SUPPORTED_TARGETS & HWY_TARGETS;
+  static const int64_t targets = [] {
+    const int64_t found = HWY_SUPPORTED_TARGETS & HWY_TARGETS;
+    // Asking chooses for the dispatch too, but without the targets of one vector length (SVE).
+    hwy::SetSupportedTargetsForTest(0);
+    return found;
+  }();
   return targets;
 }
 
@@ -44,6 +49,8 @@ bool SameName(std::string_view a, std::string_view b) {
 }
 
 }  // namespace
+
+constinit const int64_t kStaticTarget = HWY_STATIC_TARGET;
 
 const char* TargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(ThisTarget)()); }
 

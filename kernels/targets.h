@@ -3,6 +3,7 @@
 #define LANEWISE_KERNELS_TARGETS_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,15 @@ size_t VectorBytes();
 // "auto". False, and nothing changed, if the name is not one of SupportedTargetNames().
 // Process-wide; must not be called while a kernel runs.
 bool ForceTarget(std::string_view name);
+
+// Highway's bit of the one target that this build cannot do without: the architecture's baseline,
+// or all that a native build has. A constant: reading it runs no code of the SIMD files.
+extern const int64_t kStaticTarget;
+
+// The name of that target if this CPU lacks it: no kernel may run then. nullptr if all is well.
+// For the start of a program: needs no static initializer and no newer CPU itself, and forgets what
+// was forced.
+const char* MissingTarget();
 
 }  // namespace lanewise::kernels
 

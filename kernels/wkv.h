@@ -1,5 +1,5 @@
-// The WKV scan with slots (model/slot_rnn/README.md), fused with the functions in front of and behind
-// it.
+// The WKV scan with slots (model/slot_rnn/README.md), fused with the functions in front of and
+// behind it.
 //
 // Per channel i and slot s, with k = exp(clamp(k_raw, -10, 10)), u = exp(clamp(time_first, -10,
 // 10)), a = sigmoid(decay_base + d_raw) * decay_scale, from the initial state:
