@@ -260,7 +260,10 @@ BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& sch
     rounds->Add(static_cast<double>(tokens.size() * portion) / SecondsSince(begin));
   }
   const auto read = static_cast<double>(model->DecodeWeights());
-  return {.flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3,
+  // A prompt's logits are computed for its last token only.
+  const double head = 2.0 * config_["dim"].get<double>() * static_cast<double>(vocab);
+  const double unused = decode ? 0 : head * (1 - 1 / static_cast<double>(ctx));
+  return {.flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3 - unused,
           .bytes_per_token = decode ? read * (Half() ? 2 : 4) / static_cast<double>(streams) : 0,
           .memory_bytes = weights.size() + half.size() + session.MemoryBytes()};
 }

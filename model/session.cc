@@ -10,6 +10,9 @@ namespace lanewise::model {
 
 using runtime::StrCat;
 
+// Chunks of a prompt below the longest: a short prompt, or the end of one, wastes little.
+constexpr size_t kChunks[] = {16, 64};
+
 struct Session::Runner {
   Runner(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
          const GraphOptions& graph_options)
@@ -43,12 +46,15 @@ Session::Session(const Model& model, const runtime::Weights& weights,
   states_[0] = runtime::Arena("model state", floats * sizeof(float));
   if (!in_place) states_[1] = runtime::Arena("model state", floats * sizeof(float));
   single_ = MakeRunner(1, 1);
-  const size_t steps = std::min(options_.prefill_steps, options_.cache_capacity);
-  if (steps > 1) prefill_ = MakeRunner(1, steps);
+  const size_t most = std::min(options_.prefill_steps, options_.cache_capacity);
+  for (const size_t steps : kChunks) {
+    if (steps < most) prefill_.push_back(MakeRunner(1, steps));
+  }
+  if (most > 1) prefill_.push_back(MakeRunner(1, most));
   if (streams > 1) several_ = MakeRunner(streams, 1);
   logits_.resize(streams * model.vocab_size());
   positions_.resize(streams);
-  tokens_.resize(std::max(streams, steps));
+  tokens_.resize(std::max(streams, most));
   starts_.resize(streams);
   lengths_.resize(streams);
 }
@@ -109,6 +115,15 @@ void Session::Run(Runner& runner, size_t stream, std::span<const int32_t> tokens
   executor.Run(scheduler_.All());
 }
 
+// For the next of so many tokens: the longest chunk that they fill, or the shortest.
+Session::Runner& Session::PrefillRunner(size_t tokens) const {
+  if (tokens == 1 || prefill_.empty()) return *single_;
+  for (size_t i = prefill_.size(); i-- > 0;) {
+    if (prefill_[i]->steps <= tokens) return *prefill_[i];
+  }
+  return *prefill_.front();
+}
+
 void Session::Feed(std::span<const int32_t> tokens, size_t stream) {
   LW_CHECK(stream < options_.streams, "session: stream ", stream, " of ", options_.streams);
   LW_CHECK(!tokens.empty(), "session: nothing to feed");
@@ -122,9 +137,9 @@ void Session::Feed(std::span<const int32_t> tokens, size_t stream) {
              token, " of ", model_.vocab_size());
   }
   while (!tokens.empty()) {
-    const bool chunk = prefill_ != nullptr && tokens.size() > 1;
-    const size_t count = chunk ? std::min(tokens.size(), prefill_->steps) : 1;
-    Run(chunk ? *prefill_ : *single_, stream, tokens.first(count));
+    Runner& runner = PrefillRunner(tokens.size());
+    const size_t count = std::min(tokens.size(), runner.steps);
+    Run(runner, stream, tokens.first(count));
     if (options_.streams == 1) {
       current_ = 1 - current_;
     } else {
@@ -200,9 +215,12 @@ void Session::Restore(const std::vector<NamedTensor>& tensors, uint64_t position
 
 size_t Session::MemoryBytes() const {
   size_t bytes = states_[0].size() + states_[1].size() + logits_.size() * sizeof(float);
-  for (const Runner* runner : {single_.get(), prefill_.get(), several_.get()}) {
+  const auto add = [&](const std::shared_ptr<Runner>& runner) {
     if (runner != nullptr) bytes += runner->executor->plan().arena_bytes;
-  }
+  };
+  add(single_);
+  add(several_);
+  for (const std::shared_ptr<Runner>& runner : prefill_) add(runner);
   return bytes;
 }
 

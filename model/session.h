@@ -15,10 +15,10 @@
 namespace lanewise::model {
 
 struct SessionOptions {
-  size_t streams = 1;         // sequences that advance together, at most
-  size_t cache_capacity = 0;  // tokens for models with a KV cache; 0: the model's context
-  size_t prefill_steps = 64;  // tokens of one prefill chunk
-  bool slide = false;         // a full KV cache forgets its oldest tokens: text without end
+  size_t streams = 1;          // sequences that advance together, at most
+  size_t cache_capacity = 0;   // tokens for models with a KV cache; 0: the model's context
+  size_t prefill_steps = 256;  // tokens of the largest prefill chunk
+  bool slide = false;          // a full KV cache forgets its oldest tokens: text without end
 };
 
 // Keeps the state of each stream; the weights belong to the caller and may change between calls (a
@@ -63,6 +63,7 @@ class Session {
   struct Runner;  // an executor for a fixed number of sequences and steps
   std::shared_ptr<Runner> MakeRunner(size_t sequences, size_t steps) const;
   void Run(Runner& runner, size_t stream, std::span<const int32_t> tokens);
+  Runner& PrefillRunner(size_t tokens) const;
   // Of `count` streams from `stream` on, of one state tensor; `next` is where a run leaves it.
   std::span<float> State(size_t spec, size_t stream, size_t count, bool next = false) const;
 
@@ -77,7 +78,8 @@ class Session {
   std::vector<float> logits_;
   std::vector<uint64_t> positions_;
   std::vector<int32_t> tokens_, starts_, lengths_;  // of a run
-  std::shared_ptr<Runner> single_, prefill_;        // of one stream
+  std::shared_ptr<Runner> single_;                  // of one stream
+  std::vector<std::shared_ptr<Runner>> prefill_;    // the same in chunks, longest last
   std::shared_ptr<Runner> several_;                 // of as many as the last Step had
 };
 
