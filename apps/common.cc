@@ -32,6 +32,7 @@ void SayDtype(const std::string& dtype) {
 }
 
 void DeclareDtype(Options& options, std::string* dtype) {
+  options.Group("Arithmetic");
   options.Choice("dtype", "TYPE", dtype, {"float32", "bf16"},
                  "numbers of the matrices: bf16 takes half the memory, and is faster to read");
 }

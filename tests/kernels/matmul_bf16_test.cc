@@ -143,7 +143,8 @@ TEST_CASE("bf16 products: any partition of C gives the same bits") {
         Problem parts(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
         whole.args.bf16 = parts.args.bf16 = true;
         Run(whole.args);
-        std::vector<std::byte> scratch(MatmulScratchBytes(m, 233, 800, true));
+        std::vector<std::byte> scratch(MatmulScratchBytes(m, 233, 800, true),
+                                       std::byte{0xFF});  // NaN
         for (size_t i = 0; i < m;) {
           const size_t rows = std::min(m - i, 1 + random() % 70);
           for (size_t j = 0; j < 233;) {

@@ -84,7 +84,8 @@ struct Problem {
 };
 
 inline void Run(const MatmulArgs& args) {
-  std::vector<std::byte> scratch(MatmulScratchBytes(args.m, args.n, args.k, args.bf16));
+  std::vector<std::byte> scratch(MatmulScratchBytes(args.m, args.n, args.k, args.bf16),
+                                 std::byte{0xFF});  // NaN
   Matmul(args, scratch);
 }
 

@@ -131,7 +131,7 @@ TEST_CASE("Matmul: any partition of C gives the same bits") {
         Problem whole(form, m, 333, 800, MatmulEpilogue::kAccumulate, 6);
         Problem parts(form, m, 333, 800, MatmulEpilogue::kAccumulate, 6);
         Run(whole.args);
-        std::vector<std::byte> scratch(MatmulScratchBytes(m, 333, 800));
+        std::vector<std::byte> scratch(MatmulScratchBytes(m, 333, 800), std::byte{0xFF});  // NaN
         for (size_t i = 0; i < m;) {
           const size_t rows = std::min(m - i, 1 + random() % 50);
           for (size_t j = 0; j < 333;) {
