@@ -36,7 +36,8 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> UpperHalf(DF d, hn::Vec<DF> x) {
 
 template <class DF>
 HWY_INLINE hn::Vec<Half<DF>> Round(DF d, hn::Vec<DF> x) {
-  return hn::TruncateTo(Half<DF>(), hn::ShiftRight<16>(UpperHalf(d, x)));
+  // Qualified: Highway has an UpperHalf too.
+  return hn::TruncateTo(Half<DF>(), hn::ShiftRight<16>(bf16::UpperHalf(d, x)));
 }
 template <class DF>
 HWY_INLINE void Store(DF d, hn::Vec<DF> x, BFloat16* p) {
