@@ -63,8 +63,8 @@ class GradientsCommand : public Command {
     std::vector<int32_t> tokens(static_cast<size_t>(array.size()));
     array.Copy(0, tokens);
     const auto scheduler = common_.MakeScheduler();
-    const model::GradientResult result =
-        model::ComputeGradients(*loaded.model, loaded.weights().full, *scheduler, tokens, smoothing_);
+    const model::GradientResult result = model::ComputeGradients(
+        *loaded.model, loaded.weights().full, *scheduler, tokens, smoothing_);
     Json parameters = Json::object();
     std::string text = "loss  " + FormatDouble(result.loss) + "\n";
     for (const model::Param& param : loaded.model->params().params()) {

@@ -17,10 +17,9 @@ using model::UsageError;
 // Options that do not describe the training itself, or that may change.
 bool MayChange(const std::string& name) {
   static constexpr const char* kNames[] = {
-      "steps",      "epochs", "tokens",  "minutes", "stop-after", "eval-every", "eval-tokens",
-      "save-every", "keep",   "threads", "profile", "quiet",      "json",       "isa",
-      "config",     "data",   "out",     "resume",  "RUN",        "auto-config",
-      "bf16-unit"};
+      "steps",      "epochs", "tokens",  "minutes", "stop-after", "eval-every",  "eval-tokens",
+      "save-every", "keep",   "threads", "profile", "quiet",      "json",        "isa",
+      "config",     "data",   "out",     "resume",  "RUN",        "auto-config", "bf16-unit"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
