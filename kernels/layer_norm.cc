@@ -1,6 +1,5 @@
 #include "kernels/layer_norm.h"
 
-#include <cmath>
 #include <cstddef>
 
 #undef HWY_TARGET_INCLUDE
@@ -51,8 +50,8 @@ struct RowGroup {
   float rstd[4];
 };
 
-// acc = f(row, acc, vector of its columns) for kRows rows at once, and the sums of their lanes.
-// What a partial vector lacks is fill[row].
+// acc = f(row, acc, column, vector of its columns) for kRows rows at once, and the sums of their
+// lanes. What a partial vector lacks is fill[row].
 template <size_t kRows, class F>
 HWY_INLINE void SumColumns(DF d, const RowGroup<kRows>& group, size_t size, const float* fill,
                            float* HWY_RESTRICT out, const F& f) {
@@ -63,74 +62,107 @@ HWY_INLINE void SumColumns(DF d, const RowGroup<kRows>& group, size_t size, cons
   VF s3 = hn::Zero(d);
   size_t c = 0;
   for (; c + lanes <= size; c += lanes) {
-    s0 = f(0, s0, hn::LoadU(d, group.x[0] + c));
+    s0 = f(0, s0, c, hn::LoadU(d, group.x[0] + c));
     if constexpr (kRows == 4) {
-      s1 = f(1, s1, hn::LoadU(d, group.x[1] + c));
-      s2 = f(2, s2, hn::LoadU(d, group.x[2] + c));
-      s3 = f(3, s3, hn::LoadU(d, group.x[3] + c));
+      s1 = f(1, s1, c, hn::LoadU(d, group.x[1] + c));
+      s2 = f(2, s2, c, hn::LoadU(d, group.x[2] + c));
+      s3 = f(3, s3, c, hn::LoadU(d, group.x[3] + c));
     }
   }
   if (c < size) {
     const size_t n = size - c;
-    s0 = f(0, s0, hn::LoadNOr(hn::Set(d, fill[0]), d, group.x[0] + c, n));
+    s0 = f(0, s0, c, hn::LoadNOr(hn::Set(d, fill[0]), d, group.x[0] + c, n));
     if constexpr (kRows == 4) {
-      s1 = f(1, s1, hn::LoadNOr(hn::Set(d, fill[1]), d, group.x[1] + c, n));
-      s2 = f(2, s2, hn::LoadNOr(hn::Set(d, fill[2]), d, group.x[2] + c, n));
-      s3 = f(3, s3, hn::LoadNOr(hn::Set(d, fill[3]), d, group.x[3] + c, n));
+      s1 = f(1, s1, c, hn::LoadNOr(hn::Set(d, fill[1]), d, group.x[1] + c, n));
+      s2 = f(2, s2, c, hn::LoadNOr(hn::Set(d, fill[2]), d, group.x[2] + c, n));
+      s3 = f(3, s3, c, hn::LoadNOr(hn::Set(d, fill[3]), d, group.x[3] + c, n));
     }
   }
   SumLanes(d, s0, s1, s2, s3, out);
 }
 
-template <size_t kRows>
-HWY_INLINE void Statistics(DF d, size_t size, float eps, RowGroup<kRows>& group) {
+template <bool kFetch, size_t kRows>
+HWY_INLINE void Statistics(DF d, size_t size, float eps, Mat<float> y, RowGroup<kRows>& group) {
   constexpr float kZeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
   const float inverse = 1.0f / static_cast<float>(size);
   float sums[4];
-  SumColumns(d, group, size, kZeros, sums,
-             [](size_t, VF acc, VF v) HWY_ATTR { return hn::Add(acc, v); });
+  SumColumns(d, group, size, kZeros, sums, [y](size_t i, VF acc, size_t c, VF v) HWY_ATTR {
+    // Row after row the lines of y can be fetched in time; the writes come from all rows in turn.
+    if constexpr (kFetch) hwy::Prefetch(y.Row(i) + c);
+    return hn::Add(acc, v);
+  });
   for (size_t i = 0; i < kRows; ++i) group.mean[i] = sums[i] * inverse;
   const float* mean = group.mean;
-  SumColumns(d, group, size, mean, sums, [mean](size_t i, VF acc, VF v) HWY_ATTR {
+  SumColumns(d, group, size, mean, sums, [mean](size_t i, VF acc, size_t, VF v) HWY_ATTR {
     const VF centered = hn::Sub(v, hn::Set(DF(), mean[i]));
     return hn::MulAdd(centered, centered, acc);
   });
-  for (size_t i = 0; i < kRows; ++i) group.rstd[i] = 1.0f / std::sqrt(sums[i] * inverse + eps);
+  const hn::CappedTag<float, 4> four;
+  for (size_t i = 0; i < 4; i += hn::Lanes(four)) {
+    const auto variance =
+        hn::MulAdd(hn::LoadU(four, sums + i), hn::Set(four, inverse), hn::Set(four, eps));
+    hn::StoreU(hn::Div(hn::Set(four, 1.0f), hn::Sqrt(variance)), four, group.rstd + i);
+  }
 }
 
 template <size_t kRows>
+HWY_INLINE VF Normalized(DF d, VF x, const RowGroup<kRows>& group, size_t i) {
+  return hn::Mul(hn::Sub(x, hn::Set(d, group.mean[i])), hn::Set(d, group.rstd[i]));
+}
+
+// The columns of all rows at once: w and b are loaded once for them.
+template <bool kFetch, size_t kRows>
 HWY_INLINE void ForwardRows(DF d, Mat<const float> x, const float* w, const float* b, float eps,
                             Mat<float> y, float* mean, float* rstd, size_t r) {
   const size_t lanes = hn::Lanes(d);
   const size_t size = x.cols;
   RowGroup<kRows> group;
   for (size_t i = 0; i < kRows; ++i) group.x[i] = x.Row(r + i);
-  Statistics(d, size, eps, group);
+  Statistics<kFetch>(d, size, eps, y.Rows(r, kRows), group);
   for (size_t i = 0; i < kRows; ++i) {
     if (mean != nullptr) mean[r + i] = group.mean[i];
     if (rstd != nullptr) rstd[r + i] = group.rstd[i];
-    const VF mean_v = hn::Set(d, group.mean[i]);
-    const VF rstd_v = hn::Set(d, group.rstd[i]);
-    float* out = y.Row(r + i);
-    size_t c = 0;
-    for (; c + lanes <= size; c += lanes) {
-      const VF xhat = hn::Mul(hn::Sub(hn::LoadU(d, group.x[i] + c), mean_v), rstd_v);
-      hn::StoreU(hn::MulAdd(xhat, hn::LoadU(d, w + c), hn::LoadU(d, b + c)), d, out + c);
+  }
+  float* const y0 = y.Row(r);
+  size_t c = 0;
+  for (; c + lanes <= size; c += lanes) {
+    const VF wv = hn::LoadU(d, w + c);
+    const VF bv = hn::LoadU(d, b + c);
+    for (size_t i = 0; i < kRows; ++i) {
+      const VF xhat = Normalized(d, hn::LoadU(d, group.x[i] + c), group, i);
+      hn::StoreU(hn::MulAdd(xhat, wv, bv), d, y0 + i * y.stride + c);
     }
-    if (c < size) {
-      const size_t n = size - c;
-      const VF xhat = hn::Mul(hn::Sub(hn::LoadN(d, group.x[i] + c, n), mean_v), rstd_v);
-      hn::StoreN(hn::MulAdd(xhat, hn::LoadN(d, w + c, n), hn::LoadN(d, b + c, n)), d, out + c, n);
+  }
+  if (c < size) {
+    const size_t n = size - c;
+    const VF wv = hn::LoadN(d, w + c, n);
+    const VF bv = hn::LoadN(d, b + c, n);
+    for (size_t i = 0; i < kRows; ++i) {
+      const VF xhat = Normalized(d, hn::LoadN(d, group.x[i] + c, n), group, i);
+      hn::StoreN(hn::MulAdd(xhat, wv, bv), d, y0 + i * y.stride + c, n);
     }
   }
 }
 
-void Forward(Mat<const float> x, const float* w, const float* b, float eps, Mat<float> y,
-             float* mean, float* rstd) {
+template <bool kFetch>
+void ForwardAll(Mat<const float> x, const float* w, const float* b, float eps, Mat<float> y,
+                float* mean, float* rstd) {
   const DF d;
   size_t r = 0;
-  for (; r + 4 <= x.rows; r += 4) ForwardRows<4>(d, x, w, b, eps, y, mean, rstd, r);
-  for (; r < x.rows; ++r) ForwardRows<1>(d, x, w, b, eps, y, mean, rstd, r);
+  for (; r + 4 <= x.rows; r += 4) ForwardRows<kFetch, 4>(d, x, w, b, eps, y, mean, rstd, r);
+  for (; r < x.rows; ++r) ForwardRows<kFetch, 1>(d, x, w, b, eps, y, mean, rstd, r);
+}
+
+// More floats than this are not expected in the second-level cache.
+constexpr size_t kFetchFloats = size_t{1} << 17;
+
+void Forward(Mat<const float> x, const float* w, const float* b, float eps, Mat<float> y,
+             float* mean, float* rstd) {
+  if (x.rows * x.cols > kFetchFloats) {
+    ForwardAll<true>(x, w, b, eps, y, mean, rstd);
+  } else {
+    ForwardAll<false>(x, w, b, eps, y, mean, rstd);
+  }
 }
 
 struct BackwardArgs {

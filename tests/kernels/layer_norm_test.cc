@@ -126,6 +126,22 @@ TEST_CASE("layer_norm: all widths, strides, aliases, residual, partition") {
   });
 }
 
+TEST_CASE("layer_norm: a range beyond the cache has the bits of its rows") {
+  testing::ForEachTarget([] {
+    constexpr size_t kRows = 1023, kCols = 135;
+    std::mt19937 rng(9);
+    GuardedMatrix x(kRows, kCols), y(kRows, kCols), row(1, kCols), w(1, kCols), b(1, kCols);
+    x.FillNormal(rng);
+    w.FillNormal(rng);
+    b.FillNormal(rng);
+    LayerNormForward(x.view(), w.span(), b.span(), kEps, y.view(), {}, {});
+    for (size_t r = 0; r < kRows; ++r) {
+      LayerNormForward(x.view().Rows(r, 1), w.span(), b.span(), kEps, row.view(), {}, {});
+      REQUIRE(std::equal(row.view().Row(0), row.view().Row(0) + kCols, y.view().Row(r)));
+    }
+  });
+}
+
 TEST_CASE("layer_norm: NaN stays in its row") {
   testing::ForEachTarget([] {
     std::vector<float> x(3 * 20, 1.0f), y(3 * 20), w(20, 1.0f), b(20, 0.0f), mean(3), rstd(3);
