@@ -67,7 +67,7 @@ def training(program, config, threads, rounds, dtypes, modes, seconds):
     """The training step of one configuration: Lanewise, and PyTorch in each mode with the sizes that Lanewise says it has."""
     programs, sizes = {}, None
     for dtype in dtypes:
-        command = Command(lanewise(program, 'train', config | {'threads': threads, 'dtype': dtype, 'steps': 3}))
+        command = Command(lanewise(program, 'train', config | {'threads': threads, 'dtype': dtype}))
         first = command.run()
         if first is None: continue
         sizes = first['model']
@@ -152,7 +152,7 @@ def kernels(programs, repetitions):
     """benchmark -> results of the kernels' own programs: times as many plain loops, share of the bandwidth."""
     results = {}
     for program in programs:
-        words = [str(program), '--benchmark_format=json', f'--benchmark_repetitions={repetitions}', '--benchmark_min_time=0.05s']
+        words = [str(program), '--benchmark_format=json', f'--benchmark_repetitions={repetitions}', '--benchmark_min_time=0.05']
         done = subprocess.run(words, capture_output=True, text=True)
         for b in json.loads(done.stdout)['benchmarks'] if done.returncode == 0 else []:
             if b.get('run_type') == 'iteration' and 'of_bandwidth' in b:
