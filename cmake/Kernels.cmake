@@ -5,7 +5,9 @@
 # Zen 5). The Zen 4 and Sapphire Rapids targets differ from AVX3 for float32 in nothing that matters
 # here, but they have bfloat16 dot products: files with `bf16` in their names get these two as well.
 # Each file dispatches among the targets it was compiled for, so on such a CPU both kinds choose
-# rightly. Arm and others keep Highway's defaults (NEON, SVE).
+# rightly. On Arm it is four of six or seven: NEON, SVE, and SVE of 16 and 32 bytes; what is left out
+# (NEON with AES, SVE2, bfloat16) is the same for float32, and `bf16` files get it. Other
+# architectures keep Highway's defaults.
 set(lanewise_target_definitions "")
 set(lanewise_bf16_target_definitions "")
 if(LANEWISE_NATIVE)
@@ -28,6 +30,8 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(lanewise_target_definitions
       "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR)")
   set(lanewise_bf16_target_definitions "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)")
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
+  set(lanewise_target_definitions "HWY_DISABLED_TARGETS=(HWY_NEON|HWY_NEON_BF16|HWY_SVE2)")
 endif()
 
 # lanewise_set_targets(FILES...): gives each file of SIMD code the definitions that select its targets.
