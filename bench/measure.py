@@ -151,7 +151,7 @@ def prefill(program, preset, threads, rounds, dtypes, folder, llama_bench_path):
 def kernels(programs, repetitions):
     """benchmark -> results of the kernels' own programs: times as many plain loops, share of the bandwidth."""
     results = {}
-    for program in programs:
+    for program in filter(pathlib.Path.exists, programs):
         words = [str(program), '--benchmark_format=json', f'--benchmark_repetitions={repetitions}', '--benchmark_min_time=0.05']
         done = subprocess.run(words, capture_output=True, text=True)
         for b in json.loads(done.stdout)['benchmarks'] if done.returncode == 0 else []:

@@ -126,7 +126,7 @@ def page(results, out):
         if plots: getattr(plots, kind)(out / name, *arguments, **options)
 
     runs = [r for section in results.values() for case in section.values() for list_ in case.values() for r in list_]
-    cpus = ', '.join(sorted({r['cpu'] for r in runs if 'cpu' in r}))
+    cpus = ', '.join(sorted({r['cpu'] for r in runs if 'cpu' in r})) or 'This machine'
     torch = ', '.join(sorted({'PyTorch ' + r['torch'] for r in runs if 'torch' in r}))
     text = f'# Measured\n\n{cpus}{"; " + torch if torch else ""}. Medians of interleaved rounds; bench/report.py made this page.\n\n'
     parts = {'training': training_part, 'decoding': decoding_part, 'prefill': prefill_part, 'kernels': kernels_part}
