@@ -35,8 +35,8 @@ struct Machine {
 std::string FindInPath(const std::string& name) {
   std::istringstream folders(std::getenv("PATH"));
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string path = folder + "/" + name;
-    if (std::filesystem::exists(path)) return path;
+    const std::filesystem::path path = std::filesystem::path(folder) / name;
+    if (std::filesystem::exists(path)) return path.string();
   }
   return "";
 }
