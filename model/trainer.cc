@@ -354,7 +354,8 @@ void Trainer::Impl::Evaluate(bool whole) {
   if (evaluated_step_ != done_) {
     evaluated_step_ = done_;
     compared_loss_ = result.cross_entropy;
-    report.best = !best_val_loss_ || result.cross_entropy < *best_val_loss_;
+    report.best = std::isfinite(result.cross_entropy) &&
+                  (!best_val_loss_ || result.cross_entropy < *best_val_loss_);
     if (report.best) best_val_loss_ = result.cross_entropy;
     report.sample = Sample();
   }

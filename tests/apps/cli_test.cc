@@ -3,37 +3,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/apps/refusal.h"
 #include "tests/support/process.h"
 
 namespace {
 
+using lanewise::testing::CheckRefusal;
+using lanewise::testing::Contains;
 using lanewise::testing::RunLanewise;
 using lanewise::testing::RunOptions;
 using lanewise::testing::RunResult;
 using lanewise::testing::TemporaryFolder;
-
-bool Contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-// The program refuses with this code, and stderr has all these parts.
-void CheckRefusal(const std::vector<std::string>& arguments, int code,
-                  const std::vector<std::string>& parts, const RunOptions& options = {}) {
-  const RunResult result = RunLanewise(arguments, options);
-  std::string command;
-  for (const std::string& argument : arguments) command += argument + " ";
-  CAPTURE(command);
-  CAPTURE(result.messages);
-  CHECK(result.code == code);
-  CHECK(result.output.empty());
-  CHECK(result.messages.starts_with("error: "));
-  for (const std::string& part : parts) {
-    CAPTURE(part);
-    CHECK(Contains(result.messages, part));
-  }
-  // One or two lines, and where the help is.
-  CHECK(std::count(result.messages.begin(), result.messages.end(), '\n') <= 3);
-}
 
 }  // namespace
 

@@ -5,11 +5,13 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/apps/refusal.h"
 #include "tests/support/process.h"
 
 namespace {
 
 using Json = nlohmann::json;
+using lanewise::testing::Contains;
 using lanewise::testing::ReadWhole;
 using lanewise::testing::RunLanewise;
 using lanewise::testing::RunOptions;
@@ -19,10 +21,6 @@ using lanewise::testing::TemporaryFolder;
 const std::string kGolden = std::string(LANEWISE_SOURCE_DIR) + "/tests/golden";
 const std::string kChar = kGolden + "/slot_rnn/char.bin";
 const std::string kPrompt = kGolden + "/slot_rnn/prompt.txt";
-
-bool Contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 Json JsonOf(const std::vector<std::string>& arguments) {
   const RunResult result = RunLanewise(arguments);

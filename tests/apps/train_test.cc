@@ -4,20 +4,19 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/apps/refusal.h"
 #include "tests/support/process.h"
 
 namespace {
 
 using Json = nlohmann::json;
+using lanewise::testing::CheckRefusal;
+using lanewise::testing::Contains;
 using lanewise::testing::ReadWhole;
 using lanewise::testing::RunLanewise;
 using lanewise::testing::RunOptions;
 using lanewise::testing::RunResult;
 using lanewise::testing::TemporaryFolder;
-
-bool Contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 std::string SomeText(size_t lines) {
   std::string text;
@@ -43,18 +42,6 @@ RunResult Succeed(const std::vector<std::string>& words, const RunOptions& optio
   CAPTURE(result.messages);
   REQUIRE(result.code == 0);
   return result;
-}
-
-void CheckRefusal(const std::vector<std::string>& words, int code,
-                  const std::vector<std::string>& parts) {
-  const RunResult result = RunLanewise(words);
-  CAPTURE(result.messages);
-  CHECK(result.code == code);
-  CHECK(result.output.empty());
-  for (const std::string& part : parts) {
-    CAPTURE(part);
-    CHECK(Contains(result.messages, part));
-  }
 }
 
 // What the program wrote: a terminal makes "\r\n" of its "\n".

@@ -1,48 +1,14 @@
-// Helpers for tests of files: random content, temporary folders, messages of exceptions.
+// Helpers for tests of files: random content, messages of exceptions.
 #ifndef LANEWISE_TESTS_SUPPORT_MODEL_FILES_H_
 #define LANEWISE_TESTS_SUPPORT_MODEL_FILES_H_
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <random>
-#include <sstream>
 #include <string>
-#include <vector>
 
 #include "model/error.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lanewise::testing {
-
-// A folder that is removed with all it holds.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "lanewise-test-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-inline std::string ReadWhole(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-inline void WriteWhole(const std::string& path, const std::string& bytes) {
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-  std::ofstream(path, std::ios::binary) << bytes;
-}
 
 inline std::string Golden(const std::string& name) {
   return std::string(LANEWISE_SOURCE_DIR) + "/tests/golden/" + name;

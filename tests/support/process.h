@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/temporary_folder.h"
+
 namespace lanewise::testing {
 
 struct RunOptions {
@@ -32,22 +34,6 @@ RunResult RunProcess(const std::vector<std::string>& words, const RunOptions& op
 
 // The built program with these arguments.
 RunResult RunLanewise(std::vector<std::string> arguments, const RunOptions& options = {});
-
-// A folder that is removed with all in it at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  const std::string& path() const { return path_; }
-  // Writes a file in it; returns its path.
-  std::string Write(const std::string& name, const std::string& bytes) const;
-
- private:
-  std::string path_;
-};
-
-std::string ReadWhole(const std::string& path);
 
 }  // namespace lanewise::testing
 

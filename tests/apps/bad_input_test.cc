@@ -1,0 +1,228 @@
+// What people give a program by mistake, and machines that refuse it: each with its message and
+// exit code.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tests/apps/refusal.h"
+#include "tests/support/process.h"
+
+namespace {
+
+using lanewise::testing::CheckRefusal;
+using lanewise::testing::CheckRefused;
+using lanewise::testing::Contains;
+using lanewise::testing::ReadWhole;
+using lanewise::testing::RunLanewise;
+using lanewise::testing::RunOptions;
+using lanewise::testing::RunProcess;
+using lanewise::testing::RunResult;
+using lanewise::testing::TemporaryFolder;
+
+const std::string kGolden = std::string(LANEWISE_SOURCE_DIR) + "/tests/golden/";
+const std::string kProgram = std::string(LANEWISE_BINARY_DIR) + "/lanewise";
+const std::string kRnn = kGolden + "slot_rnn/char.bin";
+const std::string kLlama = kGolden + "llama/llama_gqa_tied.bin";
+
+std::string SomeText() {
+  std::string text;
+  for (int i = 0; i < 60; ++i)
+    text += "the quick brown fox " + std::to_string(i * 37 % 101) + " jumps\n";
+  return text;
+}
+
+std::vector<std::string> Tiny(const std::string& data, const std::string& out,
+                              const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {"train", "--data",    data, "--out",   out,  "--tokenizer",
+                                    "char",  "--layers",  "1",  "--dim",   "16", "--heads",
+                                    "2",     "--ctx",     "16", "--batch", "4",  "--steps",
+                                    "3",     "--threads", "1"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+// As a user who may not do everything: root may read any file.
+RunResult RunUnprivileged(std::vector<std::string> words) {
+  words.insert(words.begin(), kProgram);
+  if (geteuid() == 0) {
+    words.insert(words.begin(),
+                 {"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"});
+  }
+  return RunProcess(words);
+}
+
+}  // namespace
+
+TEST_CASE("files and folders that this user may not use") {
+  if (RunUnprivileged({"--version"}).code != 0) {
+    MESSAGE("skipped: no other user can run the program here");
+    return;
+  }
+  using std::filesystem::perms;
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::string closed = folder.Write("closed.txt", SomeText());
+  const std::string closed_folder = folder / "closed";
+  std::filesystem::create_directory(closed_folder);
+  std::filesystem::permissions(folder.path(), perms::owner_all | perms::group_read |
+                                                  perms::group_exec | perms::others_read |
+                                                  perms::others_exec);
+  for (const std::string& path : {closed, closed_folder})
+    std::filesystem::permissions(path, perms::none);
+  const std::string out = folder / "run";
+  for (const std::string& path : {closed, closed_folder}) {
+    CheckRefused(RunUnprivileged(Tiny(path, "/nowhere/run")), 3,
+                 {path, "permission", "change its permissions"});
+    CheckRefused(RunUnprivileged({"eval", kRnn, "--data", path}), 3, {path, "permission"});
+    CheckRefused(RunUnprivileged({"info", path}), 3, {path, "permission"});
+  }
+  // The folder is not this user's: nothing can be made in it.
+  if (geteuid() == 0) {
+    CheckRefused(RunUnprivileged(Tiny(data, out)), 4, {out, "Permission denied", "may be written"});
+    CheckRefused(RunUnprivileged({"convert", kRnn, folder / "m.bin"}), 4,
+                 {"m.bin", "Permission denied"});
+  }
+}
+
+TEST_CASE("a full disk") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::string disk = folder / "disk";
+  std::filesystem::create_directory(disk);
+  std::string command =
+      "mount -t tmpfs -o size=300k none " + disk + " || exit 99; exec " + kProgram;
+  for (const std::string& word : Tiny(data, disk + "/run")) command += " " + word;
+  const RunResult result = RunProcess({"/usr/bin/unshare", "-m", "/bin/sh", "-c", command});
+  if (result.code != 4 && !Contains(result.messages, "error: ")) {
+    MESSAGE("skipped: this user cannot mount a small disk");
+    return;
+  }
+  CHECK(result.code == 4);
+  for (const char* part : {"error: ", "/run", "are needed", "are free", "free some space"}) {
+    CHECK(Contains(result.messages, part));
+  }
+}
+
+TEST_CASE("folders where files are expected, and files where folders are") {
+  const TemporaryFolder folder;
+  const std::string file = folder.Write("file.txt", SomeText());
+  const std::string expected = "is a folder where a file is expected";
+  CheckRefusal({"generate", kRnn, "--prompt-file", folder.path()}, 3, {folder.path(), expected});
+  CheckRefusal({"eval", kRnn, "--token-ids", folder.path()}, 3, {folder.path(), expected});
+  CheckRefusal({"plan", "--config", folder.path()}, 3, {folder.path(), expected});
+  CheckRefusal(Tiny(file, file + "/run"), 4, {file, "is a file where a folder is expected"});
+  CheckRefusal({"train", "--resume", file}, 3, {file, "folder"});
+}
+
+TEST_CASE("texts of odd lengths say what happens") {
+  const TemporaryFolder folder;
+  CheckRefusal(Tiny(folder.Write("empty.txt", ""), folder / "a"), 3, {"empty.txt", "empty"});
+  CheckRefusal(Tiny(folder.Write("one.txt", "x"), folder / "a"), 3,
+               {"one.txt", "more text is needed"});
+  const RunResult shorter = RunLanewise(
+      Tiny(folder.Write("short.txt", "just a few words"), folder / "short", {"--ctx", "64"}));
+  CHECK(shorter.code == 0);
+  CHECK(Contains(shorter.messages, "shorter than one window"));
+  const RunResult same =
+      RunLanewise(Tiny(folder.Write("same.txt", std::string(400, 'a')), folder / "same"));
+  CAPTURE(same.messages);
+  CHECK(same.code == 0);
+  const RunResult text =
+      RunLanewise({"generate", folder / "same", "--prompt", "a", "--tokens", "9"});
+  CHECK(text.output == "aaaaaaaaaa\n");
+}
+
+TEST_CASE(
+    "more memory than the machine has is refused with the figure and what would make it fit") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  CheckRefusal(Tiny(data, folder / "a", {"--dim", "65536", "--layers", "500"}), 6,
+               {"this training needs", "iB", "the machine has", "--batch", "--ctx"});
+  CheckRefusal(Tiny(data, folder / "a", {"--batch", "65536", "--ctx", "1000", "--dim", "4096"}), 6,
+               {"this training needs", "the machine has", "--recompute"});
+}
+
+TEST_CASE("names that are none, each with the nearest right one") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  CheckRefusal(Tiny(data, folder / "a", {"--tokenizer", "chars"}), 2,
+               {"chars", "did you mean \"char\"?"});
+  CheckRefusal(Tiny(data, folder / "a", {"--model", "slotrnn"}), 2,
+               {"slotrnn", "did you mean \"slot_rnn\"?"});
+  CheckRefusal(Tiny(data, folder / "a", {"--model", "llama", "--preset", "15m"}), 2,
+               {"15m", "15M"});
+  CheckRefusal(Tiny(data, folder / "a", {"--recompute", "layers"}), 2,
+               {"layers", "did you mean \"layer\"?"});
+  CheckRefusal(Tiny(data, folder / "a", {"--heads", "3"}), 2, {"--heads 3", "16"});
+  CHECK_FALSE(std::filesystem::exists(folder / "a"));
+}
+
+TEST_CASE("models of the other kind, and files that are no models") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::vector<std::string> from = {"train",      "--data", data, "--out",
+                                         folder / "a", "--from", kRnn};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = from;
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  CheckRefusal(with({"--model", "llama"}), 2, {"--model", "--from"});
+  CheckRefusal(with({"--kv-heads", "2"}), 2, {"--kv-heads"});
+  CheckRefusal({"train", "--data", data, "--out", folder / "a", "--from", kLlama}, 3,
+               {kLlama, "tokenizer"});
+  CheckRefusal({"train", "--data", data, "--out", folder / "a", "--from", data}, 3,
+               {data, "no model file"});
+  CheckRefusal({"convert", kRnn, folder / "x.bin", "--version", "0"}, 2, {"llama"});
+  // A state of another model.
+  const std::string state = folder / "state";
+  REQUIRE(RunLanewise({"generate", kRnn, "--prompt", "x", "--tokens", "4", "--save-state", state})
+              .code == 0);
+  CheckRefusal({"generate", kGolden + "slot_rnn/word.bin", "--prompt", "x", "--load-state", state},
+               3, {state, "another model"});
+  CheckRefusal({"generate", kRnn, "--prompt", "x", "--load-state", data}, 3, {data});
+}
+
+TEST_CASE(
+    "a training that diverges: each step is skipped and said, then code 5 and the run as it was") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  // Weights that are finite and whose products are not.
+  std::string bytes = ReadWhole(kRnn);
+  const float huge = std::numeric_limits<float>::max() / 4;
+  for (size_t i = 0; i < 1856; ++i)
+    std::memcpy(bytes.data() + bytes.size() - 4 * (i + 1), &huge, 4);
+  const std::string model = folder.Write("huge.bin", bytes);
+  const RunResult result =
+      RunLanewise({"train", "--from", model, "--data", data, "--out", folder / "run", "--steps",
+                   "30", "--batch", "2", "--threads", "1"});
+  CAPTURE(result.messages);
+  CHECK(result.code == 5);
+  for (const char* part :
+       {"step 1: the loss or its gradient is not finite; the step is skipped", "step 9: the loss",
+        "error: ", "10 steps in a row", "--lr", "--warmup"}) {
+    CHECK(Contains(result.messages, part));
+  }
+  // An evaluation that is not finite is none to be the best.
+  CHECK_FALSE(Contains(result.messages, "best"));
+  CHECK(RunLanewise({"info", folder / "run"}).code == 0);
+}
+
+TEST_CASE("two signals end a training at once, and what was saved stays") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::string run = folder / "run";
+  REQUIRE(RunLanewise(Tiny(data, run)).code == 0);
+  for (const int signal : {2, 15}) {
+    const RunResult twice =
+        RunLanewise({"train", "--resume", run, "--steps", "100000000"},
+                    {.signal = signal, .signal_when = "step ", .signal_twice = true});
+    CHECK(twice.code == 128 + signal);
+    CHECK(RunLanewise({"eval", run, "--data", data}).code == 0);
+  }
+}
