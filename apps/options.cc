@@ -343,7 +343,8 @@ void Options::FromConfigObject(const Json& object, const std::string& where, boo
     // In a run's record: the model's sizes in an object, -1 for what is chosen while training, and
     // the steps that minutes came to.
     if (ignore_unknown && (value.is_object() || value == -1)) continue;
-    if (ignore_unknown && name == "minutes" && object.value("steps", int64_t{0}) > 0) continue;
+    if (ignore_unknown && name == "minutes" && object.contains("steps") && object["steps"] != 0)
+      continue;
     try {
       Assign(*found, Source::kConfig, TextsOf(value, where, key));
     } catch (const UsageError& error) {

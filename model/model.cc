@@ -17,9 +17,7 @@ std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where) {
   throw InputError(where + ": \"model\" is \"" + kind + "\"; known are slot_rnn and llama");
 }
 
-void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights,
-                 std::span<kernels::BFloat16> half) {
-  LW_CHECK(weights.size() >= params.buffer_size(), "weights: buffer too small");
+void CheckWeights(const ModelFile& file, const ParamSet& params) {
   for (const Param& p : params.params()) {
     const NamedTensor* tensor = file.Find(p.name);
     if (tensor == nullptr) throw InputError(file.path + ": tensor \"" + p.name + "\" is missing");
@@ -27,13 +25,27 @@ void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float>
     // A vector may also be stored as [n, 1], as the seed's files do.
     const bool same =
         std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end());
-    const bool column = p.is_vector && tensor->Elements() == p.cols &&
-                        (tensor->shape.size() == 1 || tensor->shape[1] == 1);
+    const bool column = p.is_vector && tensor->shape == Shape{p.cols, 1};
     if (!same && !column) {
       throw InputError(runtime::StrCat(
           file.path, ": tensor \"", p.name, "\" is ", ShapeText(tensor->shape),
           ", the sizes in the configuration make it ", ShapeText({shape.begin(), shape.end()})));
     }
+  }
+  if (file.tensors.size() == params.params().size()) return;
+  for (const NamedTensor& tensor : file.tensors) {
+    if (params.Find(tensor.name) != nullptr) continue;
+    throw InputError(file.path + ": tensor \"" + tensor.name +
+                     "\" is none of a model with the sizes in the configuration");
+  }
+}
+
+void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights,
+                 std::span<kernels::BFloat16> half) {
+  LW_CHECK(weights.size() >= params.buffer_size(), "weights: buffer too small");
+  CheckWeights(file, params);
+  for (const Param& p : params.params()) {
+    const NamedTensor* tensor = file.Find(p.name);
     const bool rounded = !half.empty() && !p.is_vector;
     std::vector<float> staged(rounded ? p.cols : 0);
     for (size_t r = 0; r < p.rows; ++r) {

@@ -90,8 +90,10 @@ class Model {
 // config as in ModelFile; InputError names `where` and the field.
 std::unique_ptr<Model> MakeModel(const Json& config, const std::string& where);
 
+// InputError when one of the file's tensors is missing, has another shape, or is not the model's.
+void CheckWeights(const ModelFile& file, const ParamSet& params);
 // Copies the file's tensors into a flat buffer; with `half`, matrices go there instead, rounded to
-// bf16. InputError when one is missing, has another shape or is not finite.
+// bf16. InputError as above, and where one is not finite.
 void LoadWeights(const ModelFile& file, const ParamSet& params, std::span<float> weights,
                  std::span<kernels::BFloat16> half = {});
 

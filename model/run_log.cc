@@ -63,9 +63,12 @@ double NumberOr(const Json& record, const char* field, double otherwise) {
   return found != record.end() && found->is_number() ? found->get<double>() : otherwise;
 }
 
+// -1 for what is none.
 int64_t StepOf(const Json& record) {
+  constexpr uint64_t kMost = uint64_t{1} << 50;
   const auto found = record.find("step");
-  return found != record.end() && found->is_number_unsigned() ? found->get<int64_t>() : -1;
+  const bool number = found != record.end() && found->is_number_unsigned();
+  return number && found->get<uint64_t>() <= kMost ? found->get<int64_t>() : -1;
 }
 
 // Calls fn(line, record) for each complete line that holds an object; the line has its end.

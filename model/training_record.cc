@@ -1,5 +1,6 @@
 #include "model/training_record.h"
 
+#include <charconv>
 #include <iomanip>
 #include <ios>
 
@@ -22,6 +23,15 @@ std::string Hex(uint64_t value) {
   std::string text(16, '0');
   for (size_t i = 0; i < 16; ++i) text[15 - i] = "0123456789abcdef"[value >> (4 * i) & 15];
   return text;
+}
+
+uint64_t FromHex(const Json& object, const char* field, const std::string& where) {
+  const std::string text = GetString(object, field, where);
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value, 16);
+  if (text.size() == 16 && stop == end && error == std::errc()) return value;
+  throw InputError(StrCat(where, ": \"", field, "\" must be 16 digits 0 to f"));
 }
 
 const TensorView& Find(const Checkpoint& checkpoint, const std::string& name, uint64_t count) {
@@ -86,7 +96,7 @@ TrainingState ReadTrainingState(const Checkpoint& checkpoint, const ParamSet& pa
   }
   state.position.epoch = static_cast<uint64_t>(GetInteger(json, "data_epoch", 0, kMost, where));
   state.position.index = static_cast<uint64_t>(GetInteger(json, "data_index", 0, kMost, where));
-  state.data_hash = std::stoull(GetString(json, "data_hash", where), nullptr, 16);
+  state.data_hash = FromHex(json, "data_hash", where);
   return state;
 }
 

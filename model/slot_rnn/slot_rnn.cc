@@ -53,6 +53,10 @@ SlotRnnConfig SlotRnnConfig::FromJson(const Json& json, const std::string& where
   c.slots = size("slots", 32);
   c.decay_rank = size("decay_rank", 1 << 12);
   c.ffn_mult = GetNumber(json, "ffn_mult", where);
+  if (!(c.ffn_mult > 0 && c.ffn_mult <= 64)) {
+    throw InputError(
+        StrCat(where, ": \"ffn_mult\" must be above 0 and at most 64, is ", c.ffn_mult));
+  }
   // int(E * multiplier) differs between float and double: the stored width decides.
   c.ffn_dim = json.contains("ffn_dim")
                   ? size("ffn_dim", 1 << 20)

@@ -1,5 +1,5 @@
-// A whole life of a run in miniature: train, save, evaluate, stop, resume, until it is finished. Started again after any
-// fault it goes on from what it finds.
+// A whole life of a run in miniature: train, save, evaluate, stop, resume, until it is finished.
+// Started again after any fault it goes on from what it finds.
 #ifndef LANEWISE_TESTS_FAULTS_CYCLE_H_
 #define LANEWISE_TESTS_FAULTS_CYCLE_H_
 
@@ -28,15 +28,21 @@ struct Saves final : model::TrainObserver {
 };
 
 struct Cycle {
-  explicit Cycle(const std::string& kind, size_t threads = 1) : name(kind), scheduler(threads), tiny(60) {
+  explicit Cycle(const std::string& kind, size_t threads = 1)
+      : name(kind), scheduler(threads), tiny(60) {
     const int32_t vocabulary = tiny.tokenizer->vocab_size();
-    const model::Json sizes =
-        kind == "slot_rnn"
-            ? model::Json{{"model", "slot_rnn"}, {"vocab_size", vocabulary}, {"layers", 1}, {"dim", 8},
-                          {"heads", 2}, {"ctx", 8}, {"slots", 2}, {"decay_rank", 2}, {"ffn_mult", 1.5}}
-            : model::Json{{"model", "llama"}, {"vocab_size", vocabulary}, {"layers", 1}, {"dim", 8},
-                          {"heads", 2}, {"kv_heads", 1}, {"hidden_dim", 12}, {"ctx", 8}, {"tied", true},
-                          {"norm_eps", 1e-5}, {"rope_theta", 10000.0}};
+    const model::Json sizes = kind == "slot_rnn"
+                                  ? model::Json{{"model", "slot_rnn"}, {"vocab_size", vocabulary},
+                                                {"layers", 1},         {"dim", 8},
+                                                {"heads", 2},          {"ctx", 8},
+                                                {"slots", 2},          {"decay_rank", 2},
+                                                {"ffn_mult", 1.5}}
+                                  : model::Json{{"model", "llama"},     {"vocab_size", vocabulary},
+                                                {"layers", 1},          {"dim", 8},
+                                                {"heads", 2},           {"kv_heads", 1},
+                                                {"hidden_dim", 12},     {"ctx", 8},
+                                                {"tied", true},         {"norm_eps", 1e-5},
+                                                {"rope_theta", 10000.0}};
     plan = TinyPlan(sizes, 2, 8);
     plan.steps = 6;
     plan.carry_state = kind == "slot_rnn";
@@ -50,8 +56,11 @@ struct Cycle {
   std::vector<float> Run(model::FileSystem& files, Saves* saves) const {
     const model::RunLock lock(files, kCycleFolder);
     for (;;) {
-      model::TrainerSetup setup{.files = &files, .run_folder = kCycleFolder, .scheduler = &scheduler,
-                                .observer = saves, .stop_after = 3};
+      model::TrainerSetup setup{.files = &files,
+                                .run_folder = kCycleFolder,
+                                .scheduler = &scheduler,
+                                .observer = saves,
+                                .stop_after = 3};
       model::Trainer trainer(plan, *tiny.tokenizer, tiny.data, setup);
       const model::CheckpointStore store(files, kCycleFolder, 1);
       if (const auto latest = store.Latest()) {
@@ -61,7 +70,8 @@ struct Cycle {
       }
       const bool finished = trainer.Run().finished;
       Evaluate(files);
-      if (finished) return {trainer.weights(), trainer.weights() + trainer.model().params().buffer_size()};
+      if (finished)
+        return {trainer.weights(), trainer.weights() + trainer.model().params().buffer_size()};
     }
   }
 
@@ -71,7 +81,9 @@ struct Cycle {
     const auto model = model::MakeModel(file.config, file.path);
     std::vector<float> weights(model->params().buffer_size());
     model::LoadWeights(file, model->params(), weights);
-    return model::Evaluator(*model, scheduler).Run(weights.data(), tiny.data.validation, {}).cross_entropy;
+    return model::Evaluator(*model, scheduler)
+        .Run(weights.data(), tiny.data.validation, {})
+        .cross_entropy;
   }
 
   std::string name;

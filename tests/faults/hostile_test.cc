@@ -1,5 +1,6 @@
-// Model files from strangers: cut anywhere, with flipped bits. Each is refused with the file's name, or gives a model
-// whose weights are all finite; memory stays within twice the file and 64 MiB.
+// Model files from strangers: cut anywhere, with flipped bits. Each is refused with the file's
+// name, or gives a model whose weights are all finite; memory stays within twice the file and 64
+// MiB.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -9,9 +10,10 @@
 #include "model/checkpoint.h"
 #include "model/error.h"
 #include "model/formats/llama2c.h"
-#include "model/model.h"
-#include "model/tokenizer.h"
+#include "model/formats/safetensors.h"
+#include "model/loaded_model.h"
 #include "runtime/arena.h"
+#include "tests/faults/cycle.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/model_files.h"
 
@@ -25,11 +27,12 @@ struct Hostile {
 };
 
 // A folder without a manifest: nothing but the formats' own checks.
-void AddBareFolder(MemoryFiles& files) {
+void AddBareFolder(MemoryFiles& files, const std::string& name) {
   const auto disk = model::MakeSystemFiles();
-  const model::ModelFile seed = model::OpenModel(*disk, Golden("slot_rnn/char.bin"));
+  const model::ModelFile seed = model::OpenModel(*disk, Golden(name));
   std::vector<model::TensorSource> tensors;
-  for (const model::NamedTensor& tensor : seed.tensors) tensors.push_back(model::MakeSource(tensor));
+  for (const model::NamedTensor& tensor : seed.tensors)
+    tensors.push_back(model::MakeSource(tensor));
   model::CheckpointContent content;
   content.config = seed.config;
   content.tokenizer = seed.tokenizer;
@@ -40,14 +43,16 @@ void AddBareFolder(MemoryFiles& files) {
 
 std::vector<Hostile> HostileFiles(MemoryFiles& files) {
   std::vector<Hostile> list;
-  for (const char* name : {"slot_rnn/char.bin", "slot_rnn/char_v1.bin", "slot_rnn/word.bin", "slot_rnn/stress.bin",
-                           "llama/llama_gqa_tied.bin", "llama/llama_mha_untied.bin"}) {
+  for (const char* name :
+       {"slot_rnn/char.bin", "slot_rnn/char_v1.bin", "slot_rnn/word.bin", "slot_rnn/stress.bin",
+        "llama/llama_gqa_tied.bin", "llama/llama_mha_untied.bin"}) {
     list.push_back({"m.bin", "m.bin", ReadWhole(Golden(name))});
   }
   const auto disk = model::MakeSystemFiles();
-  model::WriteLlama2c(files, "v1.bin", model::OpenModel(*disk, Golden("llama/llama_gqa_tied.bin")), 1);
+  model::WriteLlama2c(files, "v1.bin", model::OpenModel(*disk, Golden("llama/llama_gqa_tied.bin")),
+                      1);
   list.push_back({"v1.bin", "v1.bin", files.Content("v1.bin")});
-  AddBareFolder(files);
+  AddBareFolder(files, "slot_rnn/char.bin");
   for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
     const std::string path = model::JoinPath("bare", name);
     list.push_back({path, "bare", files.Content(path)});
@@ -55,21 +60,51 @@ std::vector<Hostile> HostileFiles(MemoryFiles& files) {
   return list;
 }
 
-// Opens as the program does. True where it is a model, whose weights are finite then.
+// Of each file; a sample of them every day.
+int Flips() { return Soak() ? 2000 : 250; }
+
+// Loads as the program does. True where it is a model, whose weights are finite then.
 bool Loads(MemoryFiles& files, const Hostile& hostile, const std::string& bytes) {
   files.SetContent(hostile.path, bytes);
   try {
-    const model::ModelFile file = model::OpenModel(files, hostile.open);
-    const auto model = model::MakeModel(file.config, file.path);
-    // What the sizes claim must be in the file before memory is taken for it.
-    std::vector<float> weights(model->params().buffer_size());
-    model::LoadWeights(file, model->params(), weights);
-    for (const float w : weights) REQUIRE(std::isfinite(w));
+    const model::LoadedModel loaded = model::LoadModel(files, hostile.open);
+    for (const model::Param& param : loaded.model->params().params()) {
+      const auto values = param.In(loaded.weights().full);
+      for (size_t r = 0; r < values.rows; ++r) {
+        for (const float w : values.RowSpan(r)) REQUIRE(std::isfinite(w));
+      }
+    }
     return true;
   } catch (const model::InputError& error) {
     CHECK(Contains(error.what(), hostile.open));
     return false;
   }
+}
+
+// Where the fields behind the first 4 KiB begin and end. Binary formats tell: cut before the end of
+// a field, they name its offset.
+std::vector<size_t> LaterBoundaries(MemoryFiles& files, const Hostile& hostile) {
+  std::vector<size_t> boundaries;
+  const std::string& good = hostile.good;
+  if (hostile.path.ends_with(".safetensors")) {
+    const auto file = model::SafetensorsFile::Parse(std::as_bytes(std::span(good)), hostile.path);
+    for (const model::TensorView& tensor : file.tensors()) {
+      boundaries.push_back(
+          static_cast<size_t>(tensor.bytes.data() - std::as_bytes(std::span(good)).data()));
+    }
+  } else if (!hostile.path.ends_with(".json")) {
+    const size_t most = Soak() ? good.size() : 40;
+    for (size_t end = good.size(); end > 4096 && boundaries.size() < most;
+         end = boundaries.back()) {
+      files.SetContent(hostile.path, good.substr(0, end - 1));
+      const std::string message = MessageOf([&] { model::LoadModel(files, hostile.open); });
+      const size_t at = message.find("offset ");
+      REQUIRE(at != std::string::npos);
+      boundaries.push_back(std::stoul(message.substr(at + 7)));
+      REQUIRE(boundaries.back() < end);
+    }
+  }
+  return boundaries;
 }
 
 TEST_CASE("truncated files are refused") {
@@ -82,13 +117,15 @@ TEST_CASE("truncated files are refused") {
     largest = std::max(largest, hostile.good.size());
     // A text file without its last newline is whole.
     const size_t end = hostile.good.size() - (hostile.path.ends_with(".json") ? 1 : 0);
-    for (size_t size = 0; size < end; size += size < 4096 ? 1 : 499) {
+    const auto cut = [&](size_t size) {
+      if (size >= end) return;
       CAPTURE(size);
       CHECK_FALSE(Loads(files, hostile, hostile.good.substr(0, size)));
       ++cuts;
-    }
-    for (size_t size = end - std::min<size_t>(end, 64); size < end; ++size) {
-      CHECK_FALSE(Loads(files, hostile, hostile.good.substr(0, size)));
+    };
+    for (size_t size = 0; size < 4096; ++size) cut(size);
+    for (const size_t boundary : LaterBoundaries(files, hostile)) {
+      for (const size_t size : {boundary - 1, boundary, boundary + 1}) cut(size);
     }
     files.SetContent(hostile.path, hostile.good);
   }
@@ -104,7 +141,7 @@ TEST_CASE("random bit flips give an error that names the file, or finite weights
   for (const Hostile& hostile : HostileFiles(files)) {
     CAPTURE(hostile.path);
     largest = std::max(largest, hostile.good.size());
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < Flips(); ++i) {
       std::string bad = hostile.good;
       // Half of them where the counts are.
       const size_t range = i % 2 == 0 ? std::min<size_t>(2048, bad.size()) : bad.size();
@@ -122,9 +159,70 @@ TEST_CASE("random bit flips give an error that names the file, or finite weights
   MESSAGE(refused, " refused, ", loaded, " loaded with finite weights");
 }
 
+TEST_CASE("our own checkpoints never load when a bit has flipped") {
+  for (const std::string& kind : kKinds) {
+    MemoryFiles files;
+    Saves saves;
+    Cycle(kind).Run(files, &saves);
+    const std::string folder = model::CheckpointStore(files, kCycleFolder, 1).Latest()->folder;
+    std::mt19937_64 random(4);
+    for (const char* name : {"config.json", "tokenizer.json", "model.safetensors",
+                             "train_state.safetensors", "MANIFEST.json"}) {
+      const std::string path = model::JoinPath(folder, name);
+      CAPTURE(path);
+      const std::string good = files.Content(path);
+      for (int i = 0; i < Flips(); ++i) {
+        std::string bad = good;
+        const size_t bit = random() % (bad.size() * 8);
+        CAPTURE(bit);
+        bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+        files.SetContent(path, bad);
+        const std::string message =
+            MessageOf<model::InputError>([&] { model::LoadCheckpoint(files, folder); });
+        CHECK(Contains(message, folder));
+      }
+      files.SetContent(path, good);
+    }
+    CHECK(model::LoadCheckpoint(files, folder).can_resume());
+  }
+}
+
+TEST_CASE("numbers of config.json at their extremes are refused before memory is taken for them") {
+  MemoryFiles files;
+  const auto disk = model::MakeSystemFiles();
+  const size_t before = runtime::PeakResidentBytes();
+  for (const char* name : {"slot_rnn/char.bin", "llama/llama_mha_untied.bin"}) {
+    const model::ModelFile good = model::OpenModel(*disk, Golden(name));
+    AddBareFolder(files, name);
+    for (const auto& [field, value] : good.config.items()) {
+      if (!value.is_number()) continue;
+      for (const char* number :
+           {"0", "1", "-1", "2147483647", "2147483648", "-2147483648", "9223372036854775807",
+            "18446744073709551615", "18446744073709551616", "1e300", "-1e300", "0.5", "1e999"}) {
+        CAPTURE(field);
+        CAPTURE(number);
+        std::string text = good.config.dump();
+        const std::string key = "\"" + field + "\":";
+        const size_t at = text.find(key) + key.size();
+        text.replace(at, text.find_first_of(",}", at) - at, number);
+        const Hostile hostile{"bare/config.json", "bare", text};
+        const bool loads = Loads(files, hostile, text);
+        // Sizes of tensors are those of the file; the others are free.
+        const bool shapes = field != "ctx" && field != "norm_eps" && field != "rope_theta" &&
+                            field != "ffn_mult" && field != "heads" && field != "kv_heads";
+        if (shapes) CHECK_FALSE(loads);
+      }
+    }
+    model::RemoveTree(files, "bare");
+  }
+  CHECK(runtime::PeakResidentBytes() - before < size_t{64} << 20);
+}
+
 TEST_CASE("tokenizer.bin with flipped bits is refused or works") {
   std::string good;
-  const auto put = [&](auto value) { good.append(reinterpret_cast<const char*>(&value), sizeof value); };
+  const auto put = [&](auto value) {
+    good.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
   put(uint32_t{9});
   constexpr uint32_t kTokens = 300;
   for (uint32_t i = 0; i < kTokens; ++i) {
@@ -134,14 +232,15 @@ TEST_CASE("tokenizer.bin with flipped bits is refused or works") {
     good += token;
   }
   std::mt19937_64 random(3);
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < Flips(); ++i) {
     std::string bad = good;
     const size_t bit = random() % (bad.size() * 8);
     CAPTURE(bit);
     bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
     testing::Succeeds([&] {
       const auto tokenizer = model::MakeTokenizer(
-          model::ParseLlama2cTokenizer(std::as_bytes(std::span(bad)), "tokenizer.bin", kTokens), "tokenizer.bin");
+          model::ParseLlama2cTokenizer(std::as_bytes(std::span(bad)), "tokenizer.bin", kTokens),
+          "tokenizer.bin");
       CHECK_FALSE(tokenizer->Decode(tokenizer->Encode("t1 t2 \xff\x00 some text")).empty());
     });
   }
