@@ -2,6 +2,9 @@
 // code.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <map>
 #include <new>
 #include <optional>
@@ -199,8 +202,37 @@ int Program::Run(int argc, char** argv) {
   return entry->command->Run(*files, *entry->options);
 }
 
+void ReportNoMemory() {
+  try {
+    Stderr().Error("out of memory: this program has used up to " +
+                   model::FormatBytes(runtime::PeakResidentBytes()) + ", and " +
+                   model::FormatBytes(runtime::AvailableMemoryBytes()) + " of the machine's " +
+                   model::FormatBytes(runtime::TotalMemoryBytes()) +
+                   " are left; close other programs, or use a smaller model, --batch or --ctx");
+  } catch (const std::bad_alloc&) {
+    std::fputs("error: out of memory; close other programs\n", stderr);
+  }
+}
+
+const std::terminate_handler default_terminate = std::get_terminate();
+
+// Memory may also be refused to a destructor, which must not throw: those of the JSON library
+// allocate.
+void HandleTerminate() {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    ReportNoMemory();
+    std::_Exit(kOutOfMemory);
+  } catch (...) {
+    // The default handler says what it was.
+  }
+  default_terminate();
+}
+
 // Runs the program; every error ends here.
 int Main(int argc, char** argv) {
+  std::set_terminate(HandleTerminate);
   InstallSignalHandlers();
   try {
     Program program;
@@ -220,7 +252,7 @@ int Main(int argc, char** argv) {
     Stderr().Error(error.what());
     return kOutOfMemory;
   } catch (const std::bad_alloc&) {
-    Stderr().Error("out of memory; close other programs or use a smaller model, --batch or --ctx");
+    ReportNoMemory();
     return kOutOfMemory;
   } catch (const runtime::CheckError& error) {
     Stderr().Error(std::string(error.what()) + "\nThis is a defect of Lanewise; please report it.");

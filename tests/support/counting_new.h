@@ -1,4 +1,4 @@
-// Counts a program's calls of operator new, and lets one of them fail.
+// Counts a program's calls of operator new, and lets some of them fail.
 #ifndef LANEWISE_TESTS_SUPPORT_COUNTING_NEW_H_
 #define LANEWISE_TESTS_SUPPORT_COUNTING_NEW_H_
 
@@ -9,12 +9,10 @@ namespace lanewise::testing {
 // Calls so far, on all threads. Linking this replaces the program's operator new.
 size_t AllocationCount();
 
-// Of these, those that have not been deleted.
-size_t LiveAllocations();
-
-// The k-th call from now on (1 is the next) throws std::bad_alloc, whichever thread makes it; 0 switches off. Where the
-// JSON library makes that call, the next one of others fails.
-void FailAllocationAfter(size_t k);
+// Is asked at every call from now on whether it shall throw std::bad_alloc; nullptr switches off.
+// What it allocates itself is not asked about.
+using RefuseAllocation = bool (*)();
+void SetRefuseAllocation(RefuseAllocation refuse);
 
 }  // namespace lanewise::testing
 
