@@ -113,7 +113,7 @@ TEST_CASE("what is not finite is null; samples may hold any bytes; extremes fit"
   step.grad_norm = std::numeric_limits<double>::infinity();
   step.skipped = true;
   log.Step(step);
-  step = StepAt(std::numeric_limits<int64_t>::max(), -1.2345678901234567e-300);
+  step = StepAt(int64_t{1} << 50, -1.2345678901234567e-300);  // the most that a plan may have
   step.lr = step.grad_norm = step.tokens_per_second = step.mfu = step.seconds = step.loss;
   step.tokens = std::numeric_limits<uint64_t>::max();
   log.Step(step);
