@@ -19,11 +19,13 @@ bool Refused() {
   return refused;
 }
 
-void* Allocate(size_t size) {
+void* AllocateOrNull(size_t size) noexcept {
   ++allocations;
-  if (!Refused()) {
-    if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
-  }
+  return Refused() ? nullptr : std::malloc(size == 0 ? 1 : size);
+}
+
+void* Allocate(size_t size) {
+  if (void* p = AllocateOrNull(size)) return p;
   throw std::bad_alloc();
 }
 }  // namespace
@@ -35,6 +37,8 @@ void SetRefuseAllocation(RefuseAllocation refuse) { refuse_allocation = refuse; 
 
 void* operator new(size_t size) { return Allocate(size); }
 void* operator new[](size_t size) { return Allocate(size); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return AllocateOrNull(size); }
+void* operator new[](size_t size, const std::nothrow_t&) noexcept { return AllocateOrNull(size); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
