@@ -67,6 +67,8 @@ TEST_CASE("files and folders that this user may not use") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText());
   const std::string closed = folder.Write("closed.txt", SomeText());
+  // A copy: the project itself may lie in a folder that is closed to others.
+  const std::string model = folder.Write("char.bin", ReadWhole(kRnn));
   const std::string closed_folder = folder / "closed";
   std::filesystem::create_directory(closed_folder);
   std::filesystem::permissions(folder.path(), perms::owner_all | perms::group_read |
@@ -78,13 +80,13 @@ TEST_CASE("files and folders that this user may not use") {
   for (const std::string& path : {closed, closed_folder}) {
     CheckRefused(RunUnprivileged(Tiny(path, "/nowhere/run")), 3,
                  {path, "permission", "change its permissions"});
-    CheckRefused(RunUnprivileged({"eval", kRnn, "--data", path}), 3, {path, "permission"});
+    CheckRefused(RunUnprivileged({"eval", model, "--data", path}), 3, {path, "permission"});
     CheckRefused(RunUnprivileged({"info", path}), 3, {path, "permission"});
   }
   // The folder is not this user's: nothing can be made in it.
   if (geteuid() == 0) {
     CheckRefused(RunUnprivileged(Tiny(data, out)), 4, {out, "Permission denied", "may be written"});
-    CheckRefused(RunUnprivileged({"convert", kRnn, folder / "m.bin"}), 4,
+    CheckRefused(RunUnprivileged({"convert", model, folder / "m.bin"}), 4,
                  {"m.bin", "Permission denied"});
   }
 }
