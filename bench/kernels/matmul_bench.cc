@@ -58,27 +58,12 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
     bf16_of_peak.push_back(bf16_rates.back() / PeakFlops(RunBf16Probe));
     state.SetIterationTime(flops / rate);
   }
-  state.counters["gflops"] = bench::Median(rates) * 1e-9;
-  state.counters["of_peak"] = bench::Median(of_peak);
+  bench::SetCounters(state, rates, of_peak, ratios);
   state.counters["bf16_gflops"] = bench::Median(bf16_rates) * 1e-9;
   state.counters["bf16_of_peak"] = bench::Median(bf16_of_peak);
-  for (size_t i = 0; i < ratios.size(); ++i) {
-    state.counters["vs_" + bench::Peers()[i].name] = bench::Median(ratios[i]);
-  }
 }
 
-int RegisterShapes() {
-  for (const bench::Shape& s : bench::ReadShapes()) {
-    benchmark::RegisterBenchmark(("matmul/" + s.Name()).c_str(),
-                                 [s](benchmark::State& state) { BenchMatmul(state, s); })
-        ->UseManualTime()
-        ->Iterations(9)
-        ->Unit(benchmark::kMicrosecond);
-  }
-  return 0;
-}
-
-const int kRegistered = RegisterShapes();
+const int kRegistered = bench::RegisterShapes("matmul", BenchMatmul);
 
 }  // namespace
 }  // namespace lanewise::kernels

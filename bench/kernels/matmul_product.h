@@ -2,6 +2,8 @@
 #ifndef LANEWISE_BENCH_KERNELS_MATMUL_PRODUCT_H_
 #define LANEWISE_BENCH_KERNELS_MATMUL_PRODUCT_H_
 
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
@@ -121,6 +123,30 @@ class Product {
   std::vector<std::byte> scratch_;
   MatmulArgs args_;
 };
+
+// Registers fn(state, shape) for every shape, as PREFIX/SHAPE.
+template <typename Fn>
+int RegisterShapes(const std::string& prefix, Fn fn) {
+  for (const Shape& s : ReadShapes()) {
+    benchmark::RegisterBenchmark((prefix + "/" + s.Name()).c_str(),
+                                 [s, fn](benchmark::State& state) { fn(state, s); })
+        ->UseManualTime()
+        ->Iterations(9)
+        ->Unit(benchmark::kMicrosecond);
+  }
+  return 0;
+}
+
+// Medians of the rounds: speed, share of the peak, and times each of Peers().
+inline void SetCounters(benchmark::State& state, const std::vector<double>& rates,
+                        const std::vector<double>& of_peak,
+                        const std::vector<std::vector<double>>& ratios) {
+  state.counters["gflops"] = Median(rates) * 1e-9;
+  state.counters["of_peak"] = Median(of_peak);
+  for (size_t i = 0; i < ratios.size(); ++i) {
+    state.counters["vs_" + Peers()[i].name] = Median(ratios[i]);
+  }
+}
 
 }  // namespace lanewise::bench
 

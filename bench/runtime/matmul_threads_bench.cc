@@ -44,7 +44,8 @@ double Rate(double flops, size_t repeats, Fn&& fn) {
 double PeakFlops(const Parallel& parallel) {
   std::vector<double> done(Threads().threads());
   const Clock::time_point start = Clock::now();
-  parallel.For(done.size(), [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(200000); });
+  parallel.For(done.size(),
+               [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(200000); });
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return std::accumulate(done.begin(), done.end(), 0.0) / seconds;
 }
@@ -71,28 +72,17 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
     }
     state.SetIterationTime(flops / rate);
   }
-  state.counters["gflops"] = bench::Median(rates) * 1e-9;
-  state.counters["of_peak"] = bench::Median(of_peak);
-  for (size_t i = 0; i < ratios.size(); ++i) {
-    state.counters["vs_" + bench::Peers()[i].name] = bench::Median(ratios[i]);
-  }
+  bench::SetCounters(state, rates, of_peak, ratios);
 }
 
-int RegisterShapes() {
+int Register() {
   const std::string threads = std::to_string(Threads().threads());
   setenv("OPENBLAS_NUM_THREADS", threads.c_str(), 0);
   setenv("OMP_NUM_THREADS", threads.c_str(), 0);
-  for (const bench::Shape& s : bench::ReadShapes()) {
-    benchmark::RegisterBenchmark(("matmul_threads/" + s.Name()).c_str(),
-                                 [s](benchmark::State& state) { BenchMatmul(state, s); })
-        ->UseManualTime()
-        ->Iterations(9)
-        ->Unit(benchmark::kMicrosecond);
-  }
-  return 0;
+  return bench::RegisterShapes("matmul_threads", BenchMatmul);
 }
 
-const int kRegistered = RegisterShapes();
+const int kRegistered = Register();
 
 }  // namespace
 }  // namespace lanewise::runtime
