@@ -37,8 +37,8 @@ endif()
 # lanewise_set_targets(FILES...): gives each file of SIMD code the definitions that select its targets.
 function(lanewise_set_targets)
   foreach(file IN LISTS ARGN)
-    # kernels/targets.cc names the machine's best target, so it has to know them all.
-    if(file MATCHES "bf16|kernels/targets\\.cc$")
+    # kernels/targets.cc names the machine's best target, so it and its test have to know them all.
+    if(file MATCHES "bf16|kernels/targets(_test)?\\.cc$")
       set(definitions ${lanewise_bf16_target_definitions})
     else()
       set(definitions ${lanewise_target_definitions})
