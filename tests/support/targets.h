@@ -22,9 +22,9 @@ inline bool CompiledFor(const std::string& target) {
   return false;
 }
 
-// Calls fn() with each target in turn that this CPU has and the kernels under test are compiled for,
-// best first, and restores the best one afterwards, also when fn throws. A failing assertion prints
-// the target's name.
+// Calls fn() with each target in turn that this CPU has and the kernels under test are compiled
+// for, best first, and restores the best one afterwards, also when fn throws. A failing assertion
+// prints the target's name.
 template <typename Fn>
 void ForEachTarget(Fn&& fn) {
   struct Restore {
