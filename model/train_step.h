@@ -53,11 +53,13 @@ class TrainStep {
   Loss Accumulate(const runtime::Weights& weights, std::span<const int32_t> inputs,
                   std::span<const int32_t> targets, float scale, uint64_t seed, uint32_t step,
                   uint32_t row);
-  // Adds up the shards' gradients. Returns the sum of their squares; not finite when any is not.
+  // Adds up the shards' gradients and leaves zeros in all shards but the first. Returns the sum of
+  // their squares; not finite when any is not.
   double Finish();
   // The gradients after Finish, flat.
   std::span<float> gradients() { return {gradients_.Floats().data(), buffer_size_}; }
-  // Must be called between steps: clears what Accumulate has added.
+  // Clears what Accumulate has added, for a step that Optimizer::Update does not follow: that one
+  // leaves zeros in gradients().
   void Zero();
 
   // The carried state, zero at the start: tensors of all sequences, as Model::state() lists them.

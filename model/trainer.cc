@@ -311,7 +311,6 @@ StepReport Trainer::Impl::DoStep() {
                         .eps = plan_.eps,
                         .weight_decay = plan_.weight_decay},
                        clip, Weights(), step_->gradients(), Half());
-    if (step_->shards() > 1) step_->Zero();
     skipped_ = 0;
     train_loss_ = train_loss_ == 0 ? report.loss : 0.95 * train_loss_ + 0.05 * report.loss;
   }
