@@ -143,7 +143,7 @@ TEST_CASE(
     "more memory than the machine has is refused with the figure and what would make it fit") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText());
-  CheckRefusal(Tiny(data, folder / "a", {"--dim", "65536", "--layers", "500"}), 6,
+  CheckRefusal(Tiny(data, folder / "a", {"--dim", "65536", "--layers", "50"}), 6,
                {"this training needs", "iB", "the machine has", "--batch", "--ctx"});
   CheckRefusal(Tiny(data, folder / "a", {"--batch", "65536", "--ctx", "1000", "--dim", "4096"}), 6,
                {"this training needs", "the machine has", "--recompute"});
