@@ -10,6 +10,7 @@
 // After foreach_target.
 #include "hwy/highway.h"
 #include "kernels/matmul/blocks-inl.h"
+#include "kernels/matmul/panels-inl.h"
 #include "kernels/matmul/skinny-inl.h"
 #include "kernels/matmul_bf16.h"
 
@@ -19,7 +20,9 @@ namespace HWY_NAMESPACE {
 
 void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
   if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
-  if (matmul::IsSkinny(args)) {
+  if (matmul::IsResident(args)) {
+    matmul::RunResident(args, range, scratch);
+  } else if (matmul::IsSkinny(args)) {
     matmul::RunSkinny(args, range, scratch);
   } else {
     matmul::BlockedProduct(args, range, scratch).Run();

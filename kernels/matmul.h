@@ -7,8 +7,8 @@
 //
 // All three forms of a layer are strides of the same call: y = x·W and dX = dY·Wᵀ differ in B's
 // strides, dW = xᵀ·dY in A's. The sum of an element of C runs over k in an order that depends on
-// k, the layouts, the unit and whether the call has few rows (kMatmulSkinnyRows), never on the
-// range asked for: any partition of C gives the same bits. NaN and infinity propagate.
+// k, the layouts, the size of B, the unit and whether the call has few rows (kMatmulSkinnyRows),
+// never on the range asked for: any partition of C gives the same bits. NaN and infinity propagate.
 #ifndef LANEWISE_KERNELS_MATMUL_H_
 #define LANEWISE_KERNELS_MATMUL_H_
 
@@ -69,7 +69,7 @@ struct MatmulRange {
   size_t n_end = 0;
 };
 
-// Products with at most this many rows take the path that streams B once.
+// Products with at most this many rows stream B once, unless it is small.
 inline constexpr size_t kMatmulSkinnyRows = 16;
 
 // What one register tile covers on this machine. For partitions; does not change results.

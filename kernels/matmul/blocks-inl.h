@@ -14,6 +14,7 @@
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul/pack-inl.h"
+#include "kernels/matmul/panels-inl.h"
 #include "kernels/matmul/parts-inl.h"
 #include "kernels/matmul/tile-inl.h"
 
@@ -29,8 +30,6 @@ inline constexpr size_t kMaxBlockK = 384;
 inline constexpr size_t kBlockBFloats = size_t{256} << 10;
 // Rows of B over no more memory than this are as good in place as packed.
 inline constexpr size_t kCompactFloats = size_t{160} << 10;
-// Operands up to this size stay in L2 by themselves and are not fetched ahead.
-inline constexpr size_t kResidentFloats = size_t{96} << 10;
 inline constexpr size_t kBlockAFloats = size_t{512} << 10;
 
 // k in near-equal blocks of a multiple of four.

@@ -84,10 +84,12 @@ void DotTileOf(const Bf16Tile& t) {
     b += kVectors * lanes;
   }
   const size_t last = t.columns % lanes;
-#define LW_DOT_TILE_STORE(r)                                                                  \
-  if constexpr (kRows > r) {                                                                  \
-    StoreRow<kVectors>(t.c + r * t.c_row, t.add == nullptr ? nullptr : t.add + r * t.add_row, \
-                       last, c##r##0, c##r##1, c##r##2);                                      \
+#define LW_DOT_TILE_STORE(r)                                                             \
+  if constexpr (kRows > r) {                                                             \
+    if (t.add != nullptr) {                                                              \
+      AddRow<kVectors>(t.add + r * t.add_row, last, c##r##0, c##r##1, c##r##2, c##r##2); \
+    }                                                                                    \
+    StoreRow<kVectors>(t.c + r * t.c_row, last, c##r##0, c##r##1, c##r##2, c##r##2);     \
   }
   LW_DOT_TILE_ROWS(LW_DOT_TILE_STORE)
 #undef LW_DOT_TILE_STORE

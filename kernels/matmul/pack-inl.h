@@ -36,6 +36,7 @@ HWY_INLINE void CopyPanelRow(const T* HWY_RESTRICT from, size_t last, float* HWY
   const size_t lanes = hn::Lanes(d);
   if constexpr (kVectors > 1) hn::StoreU(LoadWide(from), d, to);
   if constexpr (kVectors > 2) hn::StoreU(LoadWide(from + lanes), d, to + lanes);
+  if constexpr (kVectors > 3) hn::StoreU(LoadWide(from + 2 * lanes), d, to + 2 * lanes);
   const size_t tail = (kVectors - 1) * lanes;
   const VF x = HWY_UNLIKELY(last != 0) ? LoadWideN(from + tail, last) : LoadWide(from + tail);
   hn::StoreU(x, d, to + tail);
@@ -50,6 +51,7 @@ HWY_INLINE void PackBAlongN(const T* b, size_t b_k, size_t width, size_t last, s
     if (width == 1) CopyPanelRow<1>(b, last, out);
     if (width == 2) CopyPanelRow<2>(b, last, out);
     if (width == 3) CopyPanelRow<3>(b, last, out);
+    if (width == 4) CopyPanelRow<4>(b, last, out);
   }
 }
 

@@ -25,14 +25,18 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
-// Tile shape by the number of vector registers: 32 hold 8x3 accumulators, 16 hold 6x2.
+// Tile shape by the number of vector registers: 32 hold 8x3 accumulators, 16 hold 6x2. Where
+// everything is in the caches, one more vector makes fewer tiles, and narrow tiles are taller.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM || HWY_ARCH_RVV || HWY_ARCH_PPC || HWY_ARCH_S390X
 inline constexpr size_t kTileRows = 8;
 inline constexpr size_t kTileVectors = 3;
+inline constexpr size_t kTallRows[] = {16, 12, 8, 6};  // of tiles of 1, 2... vectors
 #else
 inline constexpr size_t kTileRows = 6;
 inline constexpr size_t kTileVectors = 2;
+inline constexpr size_t kTallRows[] = {12, 6, 4};
 #endif
+inline constexpr size_t kWideVectors = kTileVectors + 1;
 
 // Weights are stored as float32 or as bf16: either as float32.
 HWY_INLINE VF LoadWide(const float* p) { return hn::LoadU(DF(), p); }
@@ -46,12 +50,14 @@ HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
 HWY_INLINE size_t TileColumns() { return kTileVectors * hn::Lanes(DF()); }
 
-// Vectors of the next panel when `left` vectors are left: full tiles, and two of two rather than
-// a full one and one of a single vector.
-HWY_INLINE size_t PanelVectors(size_t left) {
-  if (left <= kTileVectors) return left;
-  return kTileVectors == 3 && left == 4 ? 2 : kTileVectors;
+// How many of what is left the next tile or panel takes: `most`, and of the last two near-equal
+// halves rather than all and a small remainder.
+HWY_INLINE size_t NextPart(size_t left, size_t most) {
+  if (left <= most) return left;
+  return left < 2 * most ? (left + 1) / 2 : most;
 }
+// Vectors of the next panel of B.
+HWY_INLINE size_t PanelVectors(size_t left) { return NextPart(left, kTileVectors); }
 
 // Row tiles of near-equal height instead of a small remainder.
 struct RowTiles {
@@ -65,36 +71,37 @@ struct RowTiles {
   size_t Rows(size_t i) const { return height + (i < taller ? 1 : 0); }
 };
 
-// Adds `add`, if there is one, and stores one row of results, whose last vector has `last` valid
-// lanes (0: all).
+// Adds a row in memory to a row of results, whose last vector has `last` valid lanes (0: all).
 template <size_t kVectors>
-HWY_INLINE void StoreRow(float* HWY_RESTRICT c, const float* add, size_t last, VF v0, VF v1,
-                         VF v2) {
+HWY_INLINE void AddRow(const float* HWY_RESTRICT add, size_t last, VF& v0, VF& v1, VF& v2, VF& v3) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
+  if constexpr (kVectors > 1) v0 = hn::Add(hn::LoadU(d, add), v0);
+  if constexpr (kVectors > 2) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
+  if constexpr (kVectors > 3) v2 = hn::Add(hn::LoadU(d, add + 2 * lanes), v2);
+  const float* tail = add + (kVectors - 1) * lanes;
+  const VF x = HWY_UNLIKELY(last != 0) ? hn::LoadN(d, tail, last) : hn::LoadU(d, tail);
+  if constexpr (kVectors == 1) v0 = hn::Add(x, v0);
+  if constexpr (kVectors == 2) v1 = hn::Add(x, v1);
+  if constexpr (kVectors == 3) v2 = hn::Add(x, v2);
+  if constexpr (kVectors == 4) v3 = hn::Add(x, v3);
+}
+
+// Stores such a row.
+template <size_t kVectors>
+HWY_INLINE void StoreRow(float* HWY_RESTRICT c, size_t last, VF v0, VF v1, VF v2, VF v3) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  if constexpr (kVectors > 1) hn::StoreU(v0, d, c);
+  if constexpr (kVectors > 2) hn::StoreU(v1, d, c + lanes);
+  if constexpr (kVectors > 3) hn::StoreU(v2, d, c + 2 * lanes);
+  const VF x = kVectors == 1 ? v0 : kVectors == 2 ? v1 : kVectors == 3 ? v2 : v3;
+  float* tail = c + (kVectors - 1) * lanes;
   if (HWY_UNLIKELY(last != 0)) {
-    constexpr size_t kFull = kVectors - 1;
-    if (add != nullptr) {
-      const VF tail = hn::LoadN(d, add + kFull * lanes, last);
-      if constexpr (kVectors == 1) v0 = hn::Add(tail, v0);
-      if constexpr (kVectors == 2) v1 = hn::Add(tail, v1);
-      if constexpr (kVectors == 3) v2 = hn::Add(tail, v2);
-      if constexpr (kVectors > 1) v0 = hn::Add(hn::LoadU(d, add), v0);
-      if constexpr (kVectors > 2) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
-    }
-    if constexpr (kVectors > 1) hn::StoreU(v0, d, c);
-    if constexpr (kVectors > 2) hn::StoreU(v1, d, c + lanes);
-    hn::StoreN(kVectors == 1 ? v0 : kVectors == 2 ? v1 : v2, d, c + kFull * lanes, last);
-    return;
+    hn::StoreN(x, d, tail, last);
+  } else {
+    hn::StoreU(x, d, tail);
   }
-  if (add != nullptr) {
-    v0 = hn::Add(hn::LoadU(d, add), v0);
-    if constexpr (kVectors > 1) v1 = hn::Add(hn::LoadU(d, add + lanes), v1);
-    if constexpr (kVectors > 2) v2 = hn::Add(hn::LoadU(d, add + 2 * lanes), v2);
-  }
-  hn::StoreU(v0, d, c);
-  if constexpr (kVectors > 1) hn::StoreU(v1, d, c + lanes);
-  if constexpr (kVectors > 2) hn::StoreU(v2, d, c + 2 * lanes);
 }
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
@@ -104,14 +111,13 @@ HWY_INLINE VF LoadBlocks(const float* const* rows, size_t k) {
   return hn::LoadU(DF(), rows[0] + k);
 #else
   const hn::FixedTag<float, 4> d4;
-  const hn::FixedTag<float, 8> d8;
-  const auto low = hn::Combine(d8, hn::LoadU(d4, rows[4] + k), hn::LoadU(d4, rows[0] + k));
-#if HWY_MAX_BYTES == 32
-  return low;
-#else
-  const auto high = hn::Combine(d8, hn::LoadU(d4, rows[12] + k), hn::LoadU(d4, rows[8] + k));
-  return hn::Combine(hn::FixedTag<float, 16>(), high, low);
+  VF v = hn::ResizeBitCast(DF(), hn::LoadU(d4, rows[0] + k));
+  v = hn::InsertBlock<1>(v, hn::LoadU(d4, rows[4] + k));
+#if HWY_MAX_BYTES == 64
+  v = hn::InsertBlock<2>(v, hn::LoadU(d4, rows[8] + k));
+  v = hn::InsertBlock<3>(v, hn::LoadU(d4, rows[12] + k));
 #endif
+  return v;
 #endif
 }
 

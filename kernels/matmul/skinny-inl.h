@@ -13,8 +13,8 @@
 
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
-#include "kernels/matmul/blocks-inl.h"
-#include "kernels/matmul/pack-inl.h"
+#include "kernels/matmul/panels-inl.h"
+#include "kernels/matmul/parts-inl.h"
 #include "kernels/matmul/tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,60 +22,17 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
-// The tile that reads weights of type T where they lie, or packed ones.
-template <typename T>
-HWY_INLINE TileFunction SelectSkinnyTile(bool along_k, bool packed, size_t rows, size_t vectors) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    if (!packed) return SelectHalfTile(rows, vectors);
-  }
-  return SelectTile(along_k, rows, vectors);
-}
-
 // Rows of B that are read side by side: long enough runs for the prefetcher, while C stays in L1.
 inline constexpr size_t kSkinnyStepsK = 16;
 
 // B row-major [k,n]: sixteen rows of it at a time, from the first column to the last, onto C.
 template <typename T>
 HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                                float* edge) {
-  const size_t lanes = hn::Lanes(DF());
-  const size_t vectors = CeilDiv(range.n_end - range.n_begin, lanes);
-  const bool along_k = args.a.col_stride == 1;
-  const RowTiles tiles(range.m_end - range.m_begin);
-  const Addend addend = EpilogueAddend(args);
-  const MatmulOperand& b = args.b.strided;
-  Ahead nothing;
-  Tile tile = {};
-  tile.a_row = args.a.row_stride;
-  tile.a_k = args.a.col_stride;
-  tile.c_row = args.c_stride;
-  tile.ahead = &nothing;
+                                float* panel) {
+  Addend add = EpilogueAddend(args);
   for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
-    tile.k = std::min(kSkinnyStepsK, args.k - k);
-    const Addend add = k == 0 ? addend : Addend{args.c, args.c_stride};
-    tile.add_row = add.stride;
-    for (size_t column = range.n_begin; column < range.n_end;) {
-      const size_t width = PanelVectors(vectors - (column - range.n_begin) / lanes);
-      const size_t columns = std::min(width * lanes, range.n_end - column);
-      const T* from = weights + k * b.row_stride + column;
-      tile.b = reinterpret_cast<const float*>(from);
-      tile.b_k = b.row_stride;
-      tile.last = columns % lanes;
-      const bool packed = tile.last != 0;
-      if (packed) {
-        PackBPanel(from, tile.b_k, 1, columns, tile.k, edge);
-        tile.b = edge;
-        tile.b_k = width * lanes;
-      }
-      for (size_t i = 0; i < tiles.count; ++i) {
-        const size_t row = range.m_begin + tiles.Begin(i);
-        tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
-        tile.c = args.c + row * args.c_stride + column;
-        tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
-        SelectSkinnyTile<T>(along_k, packed, tiles.Rows(i), width)(tile);
-      }
-      column += columns;
-    }
+    RunPanels(args, weights, range, k, std::min(kSkinnyStepsK, args.k - k), add, panel);
+    add = {args.c, args.c_stride};
   }
 }
 
@@ -317,7 +274,7 @@ HWY_INLINE bool IsSkinny(const MatmulArgs& args) {
 // For any range of a product with these sizes, if it takes one of these paths.
 HWY_INLINE size_t SkinnyScratchBytes(size_t m, size_t k) {
   const size_t rows = std::min(m, kMatmulSkinnyRows);
-  return (std::max(TileColumns() * kSkinnyStepsK, rows * SplitSteps(k)) + 16) * sizeof(float);
+  return (std::max(PanelFloats(kSkinnyStepsK), rows * SplitSteps(k)) + 16) * sizeof(float);
 }
 
 template <typename T>

@@ -1,6 +1,6 @@
-// The register tile: up to 8 rows by 3 vectors of C, an outer product per step of k. Everything
-// else in the engine only feeds it. Accumulators have names because SVE vectors cannot be array
-// elements.
+// The register tile: up to 8 rows by 3 vectors of C (or as many accumulators in another shape), an
+// outer product per step of k. Everything else in the engine only feeds it. Accumulators have names
+// because SVE vectors cannot be array elements.
 #if defined(LANEWISE_KERNELS_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LANEWISE_KERNELS_MATMUL_TILE_INL_H_
 #undef LANEWISE_KERNELS_MATMUL_TILE_INL_H_
@@ -71,25 +71,30 @@ struct Tile {
   size_t add_row;
   size_t k;
   size_t last;    // valid lanes of the last vector of a row, 0 when all are
-  Ahead* ahead;   // what to fetch meanwhile
+  Ahead* ahead;   // what to fetch meanwhile; null: nothing, C neither
   float* copy_a;  // where the tiles that copy their operands put the packed panels
   float* copy_b;
 };
 
 using TileFunction = void (*)(const Tile&);
 
-#define LW_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+#define LW_TILE_ROWS(ROW) \
+  ROW(0)                  \
+  ROW(1)                  \
+  ROW(2)                  \
+  ROW(3) ROW(4) ROW(5) ROW(6) ROW(7) ROW(8) ROW(9) ROW(10) ROW(11) ROW(12) ROW(13) ROW(14) ROW(15)
 
-#define LW_TILE_DECLARE(r)                                                \
-  VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
-  (void)c##r##0, (void)c##r##1, (void)c##r##2;
+#define LW_TILE_DECLARE(r)                                                                  \
+  VF c##r##_0 = hn::Zero(d), c##r##_1 = c##r##_0, c##r##_2 = c##r##_0, c##r##_3 = c##r##_0; \
+  (void)c##r##_0, (void)c##r##_1, (void)c##r##_2, (void)c##r##_3;
 
-#define LW_TILE_FMA(r)                                                 \
-  if constexpr (kRows > r) {                                           \
-    const VF av = hn::Set(d, LW_TILE_A(r));                            \
-    c##r##0 = hn::MulAdd(av, b0, c##r##0);                             \
-    if constexpr (kVectors > 1) c##r##1 = hn::MulAdd(av, b1, c##r##1); \
-    if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(av, b2, c##r##2); \
+#define LW_TILE_FMA(r)                                                   \
+  if constexpr (kRows > r) {                                             \
+    const VF av = hn::Set(d, LW_TILE_A(r));                              \
+    c##r##_0 = hn::MulAdd(av, b0, c##r##_0);                             \
+    if constexpr (kVectors > 1) c##r##_1 = hn::MulAdd(av, b1, c##r##_1); \
+    if constexpr (kVectors > 2) c##r##_2 = hn::MulAdd(av, b2, c##r##_2); \
+    if constexpr (kVectors > 3) c##r##_3 = hn::MulAdd(av, b3, c##r##_3); \
   }
 
 // One step of k. Tiles that meet b (a) first pack it for the others on the way: that costs less
@@ -97,10 +102,11 @@ using TileFunction = void (*)(const Tile&);
 #define LW_TILE_STEP                                                     \
   {                                                                      \
     const VF b0 = LoadWide(b);                                           \
-    VF b1 = b0, b2 = b0;                                                 \
+    VF b1 = b0, b2 = b0, b3 = b0;                                        \
     if constexpr (kVectors > 1) b1 = LoadWide(b + lanes);                \
     if constexpr (kVectors > 2) b2 = LoadWide(b + 2 * lanes);            \
-    (void)b1, (void)b2;                                                  \
+    if constexpr (kVectors > 3) b3 = LoadWide(b + 3 * lanes);            \
+    (void)b1, (void)b2, (void)b3;                                        \
     LW_TILE_ROWS(LW_TILE_FMA)                                            \
     if constexpr (kCopyB) {                                              \
       hn::StoreU(b0, d, copy_b);                                         \
@@ -109,12 +115,21 @@ using TileFunction = void (*)(const Tile&);
       copy_b += kVectors * lanes;                                        \
     }                                                                    \
     b += b_k;                                                            \
+    if constexpr (kCopyA) {                                              \
+      CopyRowsOfA(a[0], copy_a);                                         \
+      copy_a += kTileRows;                                               \
+    }                                                                    \
+    if constexpr (!kAlongK) a[0] += a_k;                                 \
   }
 
-#define LW_TILE_STORE(r)                                                                      \
-  if constexpr (kRows > r) {                                                                  \
-    StoreRow<kVectors>(t.c + r * t.c_row, t.add == nullptr ? nullptr : t.add + r * t.add_row, \
-                       t.last, c##r##0, c##r##1, c##r##2);                                    \
+#define LW_TILE_ADD(r)                                                                 \
+  if constexpr (kRows > r) {                                                           \
+    AddRow<kVectors>(add + r * add_row, last, c##r##_0, c##r##_1, c##r##_2, c##r##_3); \
+  }
+
+#define LW_TILE_STORE(r)                                                             \
+  if constexpr (kRows > r) {                                                         \
+    StoreRow<kVectors>(c + r * c_row, last, c##r##_0, c##r##_1, c##r##_2, c##r##_3); \
   }
 
 // Every fourth step asks for one line of what comes next, and some steps before the end for the
@@ -131,53 +146,13 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
   t.ahead->FetchLine();
 }
 
-// a[r, k] with consecutive k in memory: a row-major left operand, read where it lies.
-template <size_t kRows, size_t kVectors, bool kCopyB = false, typename T = float>
-void TileAlongK(const Tile& t) {
-  const DF d;
-  const size_t lanes = hn::Lanes(d);
-  LW_TILE_ROWS(LW_TILE_DECLARE)
-  const T* HWY_RESTRICT b = reinterpret_cast<const T*>(t.b);
-  const size_t b_k = t.b_k;
-  float* HWY_RESTRICT copy_b = t.copy_b;
-  (void)copy_b;
-  const float* a0 = t.a;
-  const float* a1 = a0 + (kRows > 1 ? t.a_row : 0);
-  const float* a2 = a1 + (kRows > 2 ? t.a_row : 0);
-  const float* a3 = a2 + (kRows > 3 ? t.a_row : 0);
-  const float* a4 = a3 + (kRows > 4 ? t.a_row : 0);
-  const float* a5 = a4 + (kRows > 5 ? t.a_row : 0);
-  const float* a6 = a5 + (kRows > 6 ? t.a_row : 0);
-  const float* a7 = a6 + (kRows > 7 ? t.a_row : 0);
-  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7;
-  size_t k = t.k;
-  const size_t fetch_first = HWY_MIN(kFetchSteps, k);
-#define LW_TILE_A(r) a##r[kk]
-#define LW_TILE_ADVANCE(r) a##r += 4;
-  for (; k >= 4; k -= 4) {
-    {
-      constexpr size_t kk = 0;
-      LW_TILE_STEP
-    }
-    {
-      constexpr size_t kk = 1;
-      LW_TILE_STEP
-    }
-    {
-      constexpr size_t kk = 2;
-      LW_TILE_STEP
-    }
-    {
-      constexpr size_t kk = 3;
-      LW_TILE_STEP
-    }
-    LW_TILE_ROWS(LW_TILE_ADVANCE)
-    FetchBetween<kRows>(t, k / 4, fetch_first / 4, kVectors * lanes);
-  }
-#undef LW_TILE_ADVANCE
-  for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
-#undef LW_TILE_A
-  LW_TILE_ROWS(LW_TILE_STORE)
+// Keeps GCC from adding constants to these strides outside of a loop: it runs out of registers.
+HWY_INLINE void KeepInRegisters(size_t& x, size_t& y) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  __asm__("" : "+r"(x), "+r"(y));
+#else
+  (void)x, (void)y;
+#endif
 }
 
 // Copies the kTileRows floats of one k of a panel of A.
@@ -187,73 +162,109 @@ HWY_INLINE void CopyRowsOfA(const float* HWY_RESTRICT from, float* HWY_RESTRICT 
     hn::StoreU(hn::LoadU(d, from + r), d, to + r);
 }
 
-// a[r, k] with consecutive r in memory: a transposed left operand, or a packed panel.
-template <size_t kRows, size_t kVectors, bool kCopyB = false, bool kCopyA = false>
-void TileAlongM(const Tile& t) {
+// kAlongK: a[r, k] with consecutive k in memory, a row-major left operand, read where it lies.
+// Otherwise with consecutive r: a transposed left operand, or a packed panel.
+template <bool kAlongK, size_t kRows, size_t kVectors, bool kCopyB = false, bool kCopyA = false,
+          typename T = float>
+void ComputeTile(const Tile& t) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
   LW_TILE_ROWS(LW_TILE_DECLARE)
-  const float* HWY_RESTRICT b = t.b;
-  const float* HWY_RESTRICT a = t.a;
-  const size_t b_k = t.b_k;
-  const size_t a_k = t.a_k;
+  const T* HWY_RESTRICT b = reinterpret_cast<const T*>(t.b);
+  size_t b_k = t.b_k;
+  size_t a_k = t.a_k;
+  // One pointer for four rows: sixteen of their own would not fit the registers.
+  constexpr size_t kQuads = kAlongK ? (kRows + 3) / 4 : 1;
+  size_t a_row = t.a_row;
+  size_t a_row3 = 3 * a_row;
+  const float* a[kQuads];
+  for (size_t i = 0; i < kQuads; ++i) a[i] = t.a + 4 * i * a_row;
   float* HWY_RESTRICT copy_a = t.copy_a;
   float* HWY_RESTRICT copy_b = t.copy_b;
-  (void)copy_a, (void)copy_b;
+  (void)a_k, (void)a_row3, (void)copy_a, (void)copy_b;
+#define LW_TILE_A(r) \
+  (kAlongK ? (a[r / 4 % kQuads] + (r % 4 == 3 ? a_row3 : r % 4 * a_row))[kk] : a[0][r])
+  const size_t fetch_first = HWY_MIN(kFetchSteps, t.k) / 4;
   size_t k = t.k;
-  const size_t fetch_first = HWY_MIN(kFetchSteps, k);
-#define LW_TILE_A(r) a[r]
-#define LW_TILE_STEP_M      \
-  LW_TILE_STEP              \
-  if constexpr (kCopyA) {   \
-    CopyRowsOfA(a, copy_a); \
-    copy_a += kTileRows;    \
-  }                         \
-  a += a_k;
-  for (; k >= 4; k -= 4) {
-    LW_TILE_STEP_M LW_TILE_STEP_M LW_TILE_STEP_M LW_TILE_STEP_M FetchBetween<kRows>(
-        t, k / 4, fetch_first / 4, kVectors * lanes);
+  while (k >= 4) {
+    const size_t end = t.ahead == nullptr ? k % 4 : k - 4;
+    for (; k != end; k -= 4) {
+      if constexpr (kAlongK) {
+        KeepInRegisters(a_row, a_row3);
+      } else {
+        KeepInRegisters(a_k, b_k);
+      }
+      {
+        constexpr size_t kk = 0;
+        LW_TILE_STEP
+      }
+      {
+        constexpr size_t kk = 1;
+        LW_TILE_STEP
+      }
+      {
+        constexpr size_t kk = 2;
+        LW_TILE_STEP
+      }
+      {
+        constexpr size_t kk = 3;
+        LW_TILE_STEP
+      }
+      for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
+    }
+    if (t.ahead != nullptr) FetchBetween<kRows>(t, k / 4 + 1, fetch_first, kVectors * lanes);
   }
-  for (; k != 0; --k) {
-    LW_TILE_STEP_M
-  }
-#undef LW_TILE_STEP_M
+  for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
 #undef LW_TILE_A
+  const float* add = t.add;
+  float* c = t.c;
+  const size_t add_row = t.add_row, c_row = t.c_row, last = t.last;
+  // All are read before any is written: a row's end and the next one's start may share a line.
+  if (add != nullptr) {
+    LW_TILE_ROWS(LW_TILE_ADD)
+  }
   LW_TILE_ROWS(LW_TILE_STORE)
 }
 
-template <typename T, size_t... kIndex>
-constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongK(std::index_sequence<kIndex...>) {
-  return {&TileAlongK<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1, false, T>...};
+// The tile of kIndex in a table by vectors and rows, null if registers do not hold it.
+template <bool kAlongK, typename T, size_t kIndex>
+constexpr TileFunction TileAt() {
+  constexpr size_t kVectors = kIndex / kTallRows[0] + 1;
+  constexpr size_t kRows = kIndex % kTallRows[0] + 1;
+  if constexpr (kRows > kTallRows[kVectors - 1]) {
+    return nullptr;
+  } else {
+    return &ComputeTile<kAlongK, kRows, kVectors, false, false, T>;
+  }
 }
-template <size_t... kIndex>
-constexpr std::array<TileFunction, sizeof...(kIndex)> TilesAlongM(std::index_sequence<kIndex...>) {
-  return {&TileAlongM<kIndex / kTileVectors + 1, kIndex % kTileVectors + 1>...};
+template <bool kAlongK, typename T, size_t... kIndex>
+constexpr std::array<TileFunction, sizeof...(kIndex)> Tiles(std::index_sequence<kIndex...>) {
+  return {TileAt<kAlongK, T, kIndex>()...};
 }
 
 // The tile of this many rows and vectors, for a left operand contiguous in k or in m.
 HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
-  constexpr auto kShapes = std::make_index_sequence<kTileRows * kTileVectors>();
-  static constexpr auto kAlongK = TilesAlongK<float>(kShapes);
-  static constexpr auto kAlongM = TilesAlongM(kShapes);
-  const size_t index = (rows - 1) * kTileVectors + vectors - 1;
+  constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
+  static constexpr auto kAlongK = Tiles<true, float>(kShapes);
+  static constexpr auto kAlongM = Tiles<false, float>(kShapes);
+  const size_t index = (vectors - 1) * kTallRows[0] + rows - 1;
   return along_k ? kAlongK[index] : kAlongM[index];
 }
 
 // The tile for a left operand contiguous in k whose b points to bf16.
 HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
-  static constexpr auto kTiles =
-      TilesAlongK<BFloat16>(std::make_index_sequence<kTileRows * kTileVectors>());
-  return kTiles[(rows - 1) * kTileVectors + vectors - 1];
+  constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
+  static constexpr auto kTiles = Tiles<true, BFloat16>(kShapes);
+  return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
 // The same for a tile of kTileRows rows and full vectors that packs b or a.
 template <size_t kVectors>
 HWY_INLINE TileFunction CopyingTile(bool along_k, bool copy_a, bool copy_b) {
-  if (along_k) return &TileAlongK<kTileRows, kVectors, true>;
-  if (!copy_a) return &TileAlongM<kTileRows, kVectors, true, false>;
-  return copy_b ? &TileAlongM<kTileRows, kVectors, true, true>
-                : &TileAlongM<kTileRows, kVectors, false, true>;
+  if (along_k) return &ComputeTile<true, kTileRows, kVectors, true>;
+  if (!copy_a) return &ComputeTile<false, kTileRows, kVectors, true>;
+  return copy_b ? &ComputeTile<false, kTileRows, kVectors, true, true>
+                : &ComputeTile<false, kTileRows, kVectors, false, true>;
 }
 HWY_INLINE TileFunction SelectCopyingTile(bool along_k, bool copy_a, bool copy_b, size_t vectors) {
   if (vectors == 1) return CopyingTile<1>(along_k, copy_a, copy_b);
@@ -265,6 +276,7 @@ HWY_INLINE TileFunction SelectCopyingTile(bool along_k, bool copy_a, bool copy_b
 #undef LW_TILE_DECLARE
 #undef LW_TILE_FMA
 #undef LW_TILE_STEP
+#undef LW_TILE_ADD
 #undef LW_TILE_STORE
 
 }  // namespace matmul
