@@ -23,11 +23,15 @@ HWY_INLINE void Map(D d, const float* x, float* y, size_t n, const F& f) {
   namespace hn = hwy::HWY_NAMESPACE;
   const size_t lanes = hn::Lanes(d);
   size_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    const auto a = hn::LoadU(d, x + i);
-    const auto b = hn::LoadU(d, x + i + lanes);
-    hn::StoreU(f(d, a), d, y + i);
-    hn::StoreU(f(d, b), d, y + i + lanes);
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    const auto v0 = hn::LoadU(d, x + i);
+    const auto v1 = hn::LoadU(d, x + i + lanes);
+    const auto v2 = hn::LoadU(d, x + i + 2 * lanes);
+    const auto v3 = hn::LoadU(d, x + i + 3 * lanes);
+    hn::StoreU(f(d, v0), d, y + i);
+    hn::StoreU(f(d, v1), d, y + i + lanes);
+    hn::StoreU(f(d, v2), d, y + i + 2 * lanes);
+    hn::StoreU(f(d, v3), d, y + i + 3 * lanes);
   }
   for (; i < n; i += lanes) {
     const size_t count = HWY_MIN(lanes, n - i);

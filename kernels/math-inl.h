@@ -60,70 +60,114 @@ HWY_INLINE V ReduceByLn2(D d, V x, V n) {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 #define LANEWISE_MATH_HAVE_SCALEF 1
 
-// 2^(i/16).
-alignas(64) inline constexpr float kExp2Sixteenths[16] = {
-    1.00000000f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
-    1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
-    1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+// 2^(i/32), and the same times 0.2402264 (see SigmoidByTable).
+alignas(64) inline constexpr float kExp2[32] = {
+    1.0f,        1.0218972f,  1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f,  1.13878858f,
+    1.1637249f,  1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f,
+    1.35425556f, 1.38390994f, 1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f,
+    1.5759809f,  1.61049032f, 1.64575553f, 1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f,
+    1.8340081f,  1.87416768f, 1.91520655f, 1.95714414f};
+alignas(64) inline constexpr float kSigmoidExp2[32] = {
+    0.240226388f, 0.245486662f, 0.250862122f, 0.256355286f, 0.261968732f, 0.267705113f,
+    0.27356708f,  0.279557407f, 0.285678923f, 0.29193449f,  0.298327029f, 0.304859519f,
+    0.31153509f,  0.318356812f, 0.325327933f, 0.332451671f, 0.339731425f, 0.347170562f,
+    0.354772627f, 0.362541109f, 0.370479733f, 0.378592193f, 0.386882275f, 0.395353884f,
+    0.404011011f, 0.412857711f, 0.421898127f, 0.431136489f, 0.440577149f, 0.450224519f,
+    0.460083157f, 0.470157653f};
+// For i/16 in [1, 2], at i mod 32: c, nearly 16/i, and -log(c). Each c was searched for such that
+// the float beside it is its logarithm to 32 bits. From i = 24 on the rounding of the float ln 2 is
+// part of it: x just below 1 has that subtracted, and what is left is as exact.
+alignas(64) inline constexpr float kInverse[32] = {
+    0.5f,         0.0f,         0.0f,         0.0f,         0.0f,         0.0f,
+    0.0f,         0.0f,         0.0f,         0.0f,         0.0f,         0.0f,
+    0.0f,         0.0f,         0.0f,         0.0f,         1.0f,         0.941317141f,
+    0.888807893f, 0.842035592f, 0.800120592f, 0.761999667f, 0.727389693f, 0.695685983f,
+    0.666786015f, 0.640104651f, 0.61531812f,  0.59276545f,  0.571326673f, 0.551767766f,
+    0.533501565f, 0.516221523f};
+alignas(64) inline constexpr float kMinusLog[32] = {
+    0.693147182f, 0.0f,         0.0f,         0.0f,         0.0f,         0.0f,
+    0.0f,         0.0f,         0.0f,         0.0f,         0.0f,         0.0f,
+    0.0f,         0.0f,         0.0f,         0.0f,         0.0f,         0.0604751706f,
+    0.11787416f,  0.171932995f, 0.222992823f, 0.271809161f, 0.318292916f, 0.362856895f,
+    0.405286103f, 0.4461236f,   0.485615879f, 0.522956491f, 0.559794128f, 0.594628036f,
+    0.628293276f, 0.661219299f};
 
 using V512 = hn::Vec512<float>;
 
-// p 2^floor(n), or 0 where x < kExpLow. An infinite n gives 0 or infinity whatever p is, and
-// nothing has to be done for results beyond the largest float or for NaN.
-HWY_INLINE V512 ScaleUnlessTiny(V512 p, V512 n, V512 x) {
-  const __mmask16 keep = _mm512_cmp_ps_mask(x.raw, _mm512_set1_ps(kExpLow), _CMP_NLT_UQ);
-  return V512{_mm512_maskz_scalef_ps(keep, p.raw, n.raw)};
+// table[i] by the low 5 bits of t: i 32nds (or 16ths) of what t is rounded to.
+HWY_INLINE V512 Lookup(const float* table, V512 t) {
+  return V512{_mm512_permutex2var_ps(_mm512_load_ps(table), _mm512_castps_si512(t.raw),
+                                     _mm512_load_ps(table + 16))};
 }
 
-// e^x by a table of sixteenths of a power of two, where only a cubic is left: for x <= 88, or with
-// kBounded for all x (the cubic of a huge x may be negative).
-template <bool kBounded>
+// Not x < kExpLow.
+HWY_INLINE __mmask16 NotTiny(V512 x) {
+  return _mm512_cmp_ps_mask(x.raw, _mm512_set1_ps(kExpLow), _CMP_NLT_UQ);
+}
+
+// e^x = 2^floor(n) 2^(i/32) e^r with |r| <= ln(2)/64, where a quadratic is left. The quadratic is
+// positive however large its argument: huge and infinite x need no more than the scaling by 2^n,
+// whose result for an infinite n is 0 or infinity whatever it scales.
 HWY_INLINE V512 ExpByTable(V512 x) {
   const hn::Full512<float> d;
-  // Of NaN and a number, this instruction returns its second operand.
-  if constexpr (kBounded) x = V512{_mm512_min_ps(_mm512_set1_ps(89.0f), x.raw)};
-  const V512 magic = hn::Set(d, 786432.0f);  // 1.5 2^19: rounds to sixteenths
+  const V512 magic = hn::Set(d, 393216.0f);  // 1.5 2^18: rounds to 32nds
   const V512 t = hn::MulAdd(x, hn::Set(d, kLog2E), magic);
   const V512 n = hn::Sub(t, magic);
   const V512 r = ReduceByLn2(d, x, n);
-  const V512 power{
-      _mm512_permutexvar_ps(_mm512_castps_si512(t.raw), _mm512_load_ps(kExp2Sixteenths))};
-  V512 q = hn::MulAdd(r, hn::Set(d, 0.166666672f), hn::Set(d, 0.5f));
-  q = hn::MulAdd(q, r, hn::Set(d, 1.0f));
-  return ScaleUnlessTiny(hn::MulAdd(hn::Mul(power, r), q, power), n, x);
+  const V512 power = Lookup(kExp2, t);
+  const V512 q = hn::MulAdd(r, hn::Set(d, 0.49999633f), hn::Set(d, 1.00001466f));
+  const V512 p = hn::MulAdd(hn::Mul(power, r), q, power);
+  return V512{_mm512_maskz_scalef_ps(NotTiny(x), p.raw, n.raw)};
 }
 
-// e^-x as accurate as can be, for 1 + e^-x.
-HWY_INLINE V512 ExpOfMinus(V512 x) {
+// 1/(1 + e^-x) in as few instructions as 4 ULP allow. With -x log2(e) = n + f, the quadratic for
+// 2^f is 0.2402264 (u^2 + c), u = f + b. The low part of log2(e) times n, and b, come together as
+// one multiple of t = magic + n: magic was chosen for that. One Newton step follows the reciprocal
+// of 14 bits.
+HWY_INLINE V512 SigmoidByTable(V512 x) {
   const hn::Full512<float> d;
-  x = hn::Neg(x);
-  const V512 magic = hn::Set(d, kRoundMagic);
-  const V512 n = hn::Sub(hn::MulAdd(x, hn::Set(d, kLog2E), magic), magic);
-  return ScaleUnlessTiny(ExpReduced(d, ReduceByLn2(d, x, n)), n, x);
+  // Beyond 20 the result is 1. Of NaN and a number, this instruction returns its second operand.
+  const V512 low{_mm512_min_ps(_mm512_set1_ps(20.0f), x.raw)};
+  const V512 magic = hn::Set(d, 355158.0f);
+  const V512 t = hn::NegMulAdd(low, hn::Set(d, kLog2E), magic);
+  const V512 n = hn::Sub(t, magic);
+  const V512 high_part = hn::NegMulSub(low, hn::Set(d, 1.44268918f), n);
+  const V512 u = hn::MulAdd(t, hn::Set(d, 4.06219942e-06f), high_part);
+  const V512 square = hn::MulAdd(u, u, hn::Set(d, 2.08129144f));
+  const V512 power{_mm512_scalef_ps(Lookup(kSigmoidExp2, t).raw, n.raw)};
+  const V512 sum = hn::MulAdd(power, square, hn::Set(d, 1.0f));
+  const V512 y{_mm512_rcp14_ps(sum.raw)};
+  const V512 rest = hn::NegMulAdd(sum, y, hn::Set(d, 1.0f));
+  return V512{_mm512_maskz_fmadd_ps(NotTiny(x), y.raw, rest.raw, y.raw)};
+}
+
+// x = 2^e m with m near i/16: e ln 2 - log(c) + log(1 + r), r = m c - 1. The two instructions that
+// take x apart give what is right for zero, infinity, NaN, negative and denormal numbers.
+HWY_INLINE V512 LogByTable(V512 x) {
+  const hn::Full512<float> d;
+  const V512 e{_mm512_getexp_ps(x.raw)};
+  const V512 m{_mm512_getmant_ps(x.raw, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan)};
+  const V512 t = hn::Add(m, hn::Set(d, 786432.0f));  // 1.5 2^19: rounds to 16ths
+  const V512 r = hn::MulSub(m, Lookup(kInverse, t), hn::Set(d, 1.0f));
+  V512 p = hn::MulAdd(hn::Set(d, -0.25017327f), r, hn::Set(d, 0.3334954f));
+  p = hn::MulAdd(p, r, hn::Set(d, -0.49999997f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  return hn::MulAdd(r, p, hn::MulAdd(e, hn::Set(d, 0.693147182f), Lookup(kMinusLog, t)));
 }
 
 // Shorter vectors go through a full one, so that every width gives the same bits.
-template <bool kBounded, class D, class V = hn::Vec<D>>
-HWY_INLINE V ExpAnyWidth(D d, V x) {
-  const hn::Full512<float> full;
-  return hn::ResizeBitCast(d, ExpByTable<kBounded>(hn::ResizeBitCast(full, x)));
-}
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
-  const hn::Full512<float> full;
-  const V e = hn::ResizeBitCast(d, ExpOfMinus(hn::ResizeBitCast(full, x)));
-  return hn::Add(e, hn::Set(d, 1.0f));
+template <class D, class V = hn::Vec<D>, class F>
+HWY_INLINE V AtFullWidth(D d, V x, const F& f) {
+  return hn::ResizeBitCast(d, f(hn::ResizeBitCast(hn::Full512<float>(), x)));
 }
 
 #else
 #define LANEWISE_MATH_HAVE_SCALEF 0
 
-// Where 1 + e^-x is a normal float; above kSigmoidOne, sigmoid(x) rounds to 1.
-inline constexpr float kOnePlusLow = -88.0f;
+// Above this, sigmoid(x) rounds to 1.
 inline constexpr float kSigmoidOne = 17.5f;
 
-// 1 + e^-x with one rounding, for kOnePlusLow <= x <= 87: 1 + 2^n + (2^n r) slope(r).
+// 1 + e^-x with one rounding, for -88 <= x <= 87: 1 + 2^n + (2^n r) slope(r).
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
   const hn::RebindToUnsigned<D> du;
@@ -137,11 +181,11 @@ HWY_INLINE V OnePlusExpOfMinus(D d, V x) {
 
 }  // namespace math
 
-// e^x, at most 1.25 ULP. Results below 2^-126 are 0; Exp(-inf) = 0, Exp(inf) = inf, Exp(NaN) = NaN.
+// e^x, at most 2 ULP. Results below 2^-126 are 0; Exp(-inf) = 0, Exp(inf) = inf, Exp(NaN) = NaN.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Exp(D d, V x) {
 #if LANEWISE_MATH_HAVE_SCALEF
-  return math::ExpAnyWidth<true>(d, x);
+  return math::AtFullWidth(d, x, [](math::V512 v) HWY_ATTR { return math::ExpByTable(v); });
 #else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
@@ -157,12 +201,12 @@ HWY_INLINE V Exp(D d, V x) {
 #endif
 }
 
-// e^x for x <= 88 (x - max in a softmax, clamped keys), as accurate as Exp and cheaper than Exp.
+// e^x for x <= 88 (x - max in a softmax, clamped keys), as accurate as Exp and at most its price.
 // Results below 2^-126 are 0; -inf gives 0, NaN gives NaN; x > 88 is meaningless.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V ExpNoOverflow(D d, V x) {
 #if LANEWISE_MATH_HAVE_SCALEF
-  return math::ExpAnyWidth<false>(d, x);
+  return Exp(d, x);
 #else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
@@ -174,10 +218,13 @@ HWY_INLINE V ExpNoOverflow(D d, V x) {
 #endif
 }
 
-// Natural logarithm, at most 1 ULP, denormal inputs included (unless the CPU reads them as zero).
+// Natural logarithm, at most 2 ULP, denormal inputs included (unless the CPU reads them as zero).
 // Log(0) = -inf, Log(inf) = inf, Log(x < 0) = NaN, Log(NaN) = NaN.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Log(D d, V x) {
+#if LANEWISE_MATH_HAVE_SCALEF
+  return math::AtFullWidth(d, x, [](math::V512 v) HWY_ATTR { return math::LogByTable(v); });
+#else
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToSigned<D> di;
   const auto tiny = hn::Lt(x, hn::Set(d, 1.17549435e-38f));
@@ -207,34 +254,29 @@ HWY_INLINE V Log(D d, V x) {
   y = hn::IfThenElse(hn::Eq(x, hn::Zero(d)), hn::Neg(inf), y);
   const V special = hn::IfThenElse(hn::Eq(x, inf), inf, hn::NaN(d));
   return hn::IfThenElse(hn::And(hn::Ge(x, hn::Zero(d)), hn::Lt(x, inf)), y, special);
+#endif
 }
 
-// 1/(1 + e^-x), at most 2.5 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
+// 1/(1 + e^-x), at most 4 ULP also where x is very negative; use Sigmoid(-x) for 1 - Sigmoid(x).
 // Results below 2^-126 may be 0.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
+#if LANEWISE_MATH_HAVE_SCALEF
+  return math::AtFullWidth(d, x, [](math::V512 v) HWY_ATTR { return math::SigmoidByTable(v); });
+#else
   namespace hn = hwy::HWY_NAMESPACE;
   const V one = hn::Set(d, 1.0f);
   const V y = hn::Div(one, math::OnePlusExpOfMinus(d, x));
-#if LANEWISE_MATH_HAVE_SCALEF
-  return y;
-#else
   const V big = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), one, y);
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kExpLow)), big);
 #endif
 }
 
-// x/(1 + e^-x), at most 2.5 ULP for x >= -88; below that, where its magnitude is < 6e-37, it is 0.
+// x/(1 + e^-x), at most 5 ULP for x >= -87.3; below that, where its magnitude is < 2e-36, it is 0
+// (NaN for -inf).
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Silu(D d, V x) {
-  namespace hn = hwy::HWY_NAMESPACE;
-  const V y = hn::Div(x, math::OnePlusExpOfMinus(d, x));
-#if LANEWISE_MATH_HAVE_SCALEF
-  return y;
-#else
-  const V big = hn::IfThenElse(hn::Gt(x, hn::Set(d, math::kSigmoidOne)), x, y);
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, math::kOnePlusLow)), big);
-#endif
+  return hwy::HWY_NAMESPACE::Mul(x, Sigmoid(d, x));
 }
 
 // Hyperbolic tangent, at most 2.5 ULP, odd, no cancellation near 0: with q = e^(2|x|) - 1,
