@@ -61,11 +61,12 @@ void RunVersus(benchmark::State& state, double bytes, bool in_place,
   // Long enough for the clock, short enough for many turns.
   const int repeats = std::max(1, static_cast<int>(50e-6 / std::max(1e-9, Seconds(kernel, 3))));
   std::vector<double> times, vs_loop, of_bandwidth;
-  for (auto _ : state) {
+  // In batches, or kernels of a microsecond would take minutes.
+  while (state.KeepRunningBatch(repeats)) {
     const double ours = Seconds(kernel, repeats);
     if (with_loop) vs_loop.push_back(Seconds(loop, repeats) / ours);
     of_bandwidth.push_back(Seconds(probe, repeats) / ours);
-    state.SetIterationTime(ours);
+    state.SetIterationTime(ours * repeats);
     times.push_back(ours);
   }
   if (times.empty()) return;
