@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cross_entropy.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/exp_sum-inl.h"
 #include "kernels/loop-inl.h"
 #include "kernels/math-inl.h"
 
@@ -21,8 +21,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
 struct Args {
   const int32_t* targets;
   float smoothing;
@@ -30,14 +28,6 @@ struct Args {
   float* loss;  // or null
   float* nll;   // or null
 };
-
-HWY_INLINE float RowMax(DF d, const float* x, size_t size) {
-  const VF largest = Fold(
-      d, x, size, hn::Set(d, kMinusInfinity), kMinusInfinity,
-      [](DF, VF a, VF v) HWY_ATTR { return hn::Max(a, v); },
-      [](VF a, VF b) HWY_ATTR { return hn::Max(a, b); });
-  return hn::ReduceMax(d, largest);
-}
 
 // sum (x - max), for the uniform part of a smoothed target.
 HWY_INLINE float SumBelowMax(DF d, const float* x, size_t size, float max) {
@@ -48,110 +38,96 @@ HWY_INLINE float SumBelowMax(DF d, const float* x, size_t size, float max) {
   return hn::ReduceSum(d, sum);
 }
 
-// sum e^(x - max); with kStore the terms are written to y, which may be x, but for those of the
-// last vector if it is partial. They are left in `tail`, which then starts at TailStart(size): a
-// whole vector that overlaps the one before it, because a masked store would make the next row's
-// loads wait.
-template <bool kStore>
-HWY_INLINE float SumExp(DF d, const float* x, float* y, size_t size, float max, VF& tail) {
-  const size_t lanes = hn::Lanes(d);
-  const VF largest = hn::Set(d, max);
-  VF sum0 = hn::Zero(d);
-  VF sum1 = hn::Zero(d);
-  VF sum2 = hn::Zero(d);
-  VF sum3 = hn::Zero(d);
-  // Before anything is overwritten.
-  const VF last = LoadLast(d, x, size);
-  size_t i = 0;
-  for (; i + 4 * lanes <= size; i += 4 * lanes) {
-    const VF e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
-    const VF e1 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + lanes), largest));
-    const VF e2 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + 2 * lanes), largest));
-    const VF e3 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + 3 * lanes), largest));
-    if constexpr (kStore) {
-      hn::StoreU(e0, d, y + i);
-      hn::StoreU(e1, d, y + i + lanes);
-      hn::StoreU(e2, d, y + i + 2 * lanes);
-      hn::StoreU(e3, d, y + i + 3 * lanes);
-    }
-    sum0 = hn::Add(sum0, e0);
-    sum1 = hn::Add(sum1, e1);
-    sum2 = hn::Add(sum2, e2);
-    sum3 = hn::Add(sum3, e3);
+// What the losses and gradients of a group of rows are made of. A row without a target stays as it
+// is here and gets the loss 0.
+struct RowGroupState {
+  float max[kMaxRowGroup] = {};
+  float below[kMaxRowGroup] = {};      // sum (x - max), where the loss needs it
+  float at_target[kMaxRowGroup] = {};  // x - max there
+  float sum[kMaxRowGroup] = {};        // of e^(x - max)
+  float factor[kMaxRowGroup];          // of the gradient
+  float gradient_at[kMaxRowGroup];     // the gradient at the target
+  float loss[kMaxRowGroup];
+  float nll[kMaxRowGroup];
+};
+
+// From sums to losses and factors, a vector of rows at a time.
+HWY_INLINE void Finish(const Args& args, float uniform, RowGroupState& s) {
+  const hn::CappedTag<float, kMaxRowGroup> d;
+  const float rest = 1.0f - args.smoothing;
+  for (size_t i = 0; i < kMaxRowGroup; i += hn::Lanes(d)) {
+    const auto sum = hn::LoadU(d, s.sum + i);
+    const auto at_target = hn::LoadU(d, s.at_target + i);
+    const auto log_sum = Log(d, sum);
+    hn::StoreU(hn::Sub(log_sum, at_target), d, s.nll + i);
+    auto loss = hn::NegMulAdd(hn::Set(d, rest), at_target, log_sum);
+    loss = hn::NegMulAdd(hn::Set(d, uniform), hn::LoadU(d, s.below + i), loss);
+    hn::StoreU(loss, d, s.loss + i);
+    const auto factor = hn::Div(hn::Set(d, args.scale), sum);
+    hn::StoreU(factor, d, s.factor + i);
+    const auto p =
+        hn::MulSub(ExpNoOverflow(d, at_target), factor, hn::Set(d, args.scale * uniform));
+    hn::StoreU(hn::Sub(p, hn::Set(d, args.scale * rest)), d, s.gradient_at + i);
   }
-  for (; i + lanes <= size; i += lanes) {
-    const VF e = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
-    if constexpr (kStore) hn::StoreU(e, d, y + i);
-    sum0 = hn::Add(sum0, e);
-  }
-  if (i < size) {
-    const size_t start = TailStart(lanes, size);
-    tail = ExpNoOverflow(d, hn::Sub(last, largest));
-    sum1 = hn::Add(sum1, hn::IfThenZeroElse(hn::FirstN(d, i - start), tail));
-  }
-  return hn::ReduceSum(d, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)));
 }
 
-HWY_INLINE float ScalarLog(DF d, float x) { return hn::GetLane(Log(d, hn::Set(d, x))); }
-
-// Writes the losses of row r and, with kGradient, replaces the logits by their gradient.
+// Writes the losses of `count` rows from row r on and, with kGradient, replaces the logits by their
+// gradient, which is the same memory.
 template <bool kGradient>
-HWY_INLINE void Row(DF d, const Args& args, size_t r, const float* logits, float* gradient,
-                    size_t size) {
-  if (args.targets[r] < 0) {
-    if (args.loss != nullptr) args.loss[r] = 0.0f;
-    if (args.nll != nullptr) args.nll[r] = 0.0f;
-    if constexpr (kGradient) std::fill_n(gradient, size, 0.0f);
-    return;
-  }
-  const auto target = static_cast<size_t>(args.targets[r]);
+HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float> gradient,
+                      size_t r, size_t count) {
+  const size_t size = logits.cols;
+  const size_t ahead = RowGroup(size) * logits.stride;
+  const int32_t* targets = args.targets + r;
   const float uniform = args.smoothing / static_cast<float>(size);
-  const float max = RowMax(d, logits, size);
-  // Everything below is relative to the maximum, so that nothing large cancels.
-  const float at_target = logits[target] - max;
-  const float below =
-      args.smoothing != 0.0f && args.loss != nullptr ? SumBelowMax(d, logits, size, max) : 0.0f;
-  VF tail = hn::Zero(d);
-  const float sum = SumExp<kGradient>(d, logits, gradient, size, max, tail);
-  const float log_sum = ScalarLog(d, sum);
-  const float nll = log_sum - at_target;
-  if (args.nll != nullptr) args.nll[r] = nll;
-  if (args.loss != nullptr) {
-    args.loss[r] = args.smoothing == 0.0f
-                       ? nll
-                       : log_sum - (1.0f - args.smoothing) * at_target - uniform * below;
-  }
-  if constexpr (kGradient) {
-    const VF factor = hn::Set(d, args.scale / sum);
-    const VF shift = hn::Set(d, args.scale * uniform);
-    const size_t lanes = hn::Lanes(d);
-    size_t i = 0;
-    for (; i + lanes <= size; i += lanes) {
-      hn::StoreU(hn::MulSub(hn::LoadU(d, gradient + i), factor, shift), d, gradient + i);
+  RowGroupState s;
+  std::fill_n(s.sum, kMaxRowGroup, 1.0f);
+  for (size_t i = 0; i < count; ++i) {
+    if (targets[i] < 0) continue;
+    // Everything below is relative to the maximum, so that nothing large cancels.
+    const float* x = logits.Row(r + i);
+    s.max[i] = RowMax(d, x, size);
+    s.at_target[i] = x[targets[i]] - s.max[i];
+    if (args.smoothing != 0.0f && args.loss != nullptr) {
+      s.below[i] = SumBelowMax(d, x, size, s.max[i]);
     }
-    if (i < size) StoreLast(hn::MulSub(tail, factor, shift), d, gradient, size);
-    // At the target once more, rather than wait for what was just stored.
-    const VF at = hn::MulSub(ExpNoOverflow(d, hn::Set(d, at_target)), factor, shift);
-    gradient[target] = hn::GetLane(at) - args.scale * (1.0f - args.smoothing);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (targets[i] < 0) continue;
+    float* out = kGradient ? gradient.Row(r + i) : nullptr;
+    s.sum[i] = SumExp<kGradient>(d, logits.Row(r + i), out, size, s.max[i], ahead);
+  }
+  Finish(args, uniform, s);
+  if (args.loss != nullptr) std::copy_n(s.loss, count, args.loss + r);
+  if (args.nll != nullptr) std::copy_n(s.nll, count, args.nll + r);
+  if constexpr (!kGradient) return;
+  for (size_t i = 0; i < count; ++i) {
+    float* row = gradient.Row(r + i);
+    if (targets[i] < 0) {
+      std::fill_n(row, size, 0.0f);
+      continue;
+    }
+    ScaleRow(d, row, size, s.factor[i], args.scale * uniform);
+    row[targets[i]] = s.gradient_at[i];
+  }
+}
+
+template <bool kGradient>
+void AllRows(const Args& args, Mat<const float> logits, Mat<float> gradient) {
+  const size_t step = RowGroup(logits.cols);
+  for (size_t r = 0; r < logits.rows; r += step) {
+    Group<kGradient>(DF(), args, logits, gradient, r, std::min(step, logits.rows - r));
   }
 }
 
 void Forward(Mat<const float> logits, const int32_t* targets, float smoothing, float* loss,
              float* nll) {
-  const DF d;
-  const Args args{targets, smoothing, 0.0f, loss, nll};
-  for (size_t r = 0; r < logits.rows; ++r) {
-    Row<false>(d, args, r, logits.Row(r), nullptr, logits.cols);
-  }
+  AllRows<false>({targets, smoothing, 0.0f, loss, nll}, logits, {});
 }
 
 void ForwardBackward(Mat<float> logits, const int32_t* targets, float smoothing, float scale,
                      float* loss, float* nll) {
-  const DF d;
-  const Args args{targets, smoothing, scale, loss, nll};
-  for (size_t r = 0; r < logits.rows; ++r) {
-    Row<true>(d, args, r, logits.Row(r), logits.Row(r), logits.cols);
-  }
+  AllRows<true>({targets, smoothing, scale, loss, nll}, logits, logits);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/exp_sum-inl.h"
 #include "kernels/loop-inl.h"
 #include "kernels/math-inl.h"
 
@@ -21,46 +22,59 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-// --- Runs longer than a vector: several passes over one run, which stays in L1. ---
+// The runs of a matrix, row by row.
+struct Runs {
+  size_t groups, size, padded;
+};
+
+// Walks over the runs of a matrix without a division for each.
+template <typename T>
+class RunCursor {
+ public:
+  RunCursor(Mat<T> m, Runs runs) : m_(m), runs_(runs), row_(m.data) {}
+
+  T* Next() {
+    T* const run = row_ + group_ * runs_.size;
+    if (++group_ == runs_.groups) {
+      group_ = 0;
+      row_ += m_.stride;
+    }
+    return run;
+  }
+
+ private:
+  Mat<T> m_;
+  Runs runs_;
+  T* row_;
+  size_t group_ = 0;
+};
+
+// --- Runs longer than a vector: passes over a group of them, which stays in L1. ---
 
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
-void ForwardRun(const float* x, float* y, size_t size) {
+void ForwardLong(Mat<const float> x, Mat<float> y, Runs runs) {
   const DF d;
-  const size_t lanes = hn::Lanes(d);
-  const auto max = [](DF, VF a, VF v) HWY_ATTR { return hn::Max(a, v); };
-  const auto join_max = [](VF a, VF b) HWY_ATTR { return hn::Max(a, b); };
-  const VF largest = hn::Set(d, hn::ReduceMax(d, Fold(d, x, size, hn::Set(d, kMinusInfinity),
-                                                      kMinusInfinity, max, join_max)));
-  VF sum0 = hn::Zero(d);
-  VF sum1 = hn::Zero(d);
-  VF tail = LoadLast(d, x, size);  // before anything is overwritten
-  size_t i = 0;
-  for (; i + 2 * lanes <= size; i += 2 * lanes) {
-    const VF e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
-    const VF e1 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + lanes), largest));
-    hn::StoreU(e0, d, y + i);
-    hn::StoreU(e1, d, y + i + lanes);
-    sum0 = hn::Add(sum0, e0);
-    sum1 = hn::Add(sum1, e1);
+  RunCursor<const float> from(x, runs);
+  RunCursor<float> to(y, runs);
+  const size_t total = x.rows * runs.groups;
+  const size_t step = RowGroup(runs.size);
+  const float* in[kMaxRowGroup];
+  float* out[kMaxRowGroup];
+  float factor[kMaxRowGroup];
+  for (size_t first = 0; first < total; first += step) {
+    const size_t count = std::min(step, total - first);
+    for (size_t i = 0; i < count; ++i) {
+      in[i] = from.Next();
+      out[i] = to.Next();
+      factor[i] = RowMax(d, in[i], runs.size);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      factor[i] = 1.0f / SumExp<true>(d, in[i], out[i], runs.size, factor[i], step * runs.size);
+    }
+    for (size_t i = 0; i < count; ++i) ScaleRow(d, out[i], runs.size, factor[i], 0.0f);
   }
-  if (i + lanes <= size) {
-    const VF e = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
-    hn::StoreU(e, d, y + i);
-    sum0 = hn::Add(sum0, e);
-    i += lanes;
-  }
-  if (i < size) {
-    const auto counted = hn::FirstN(d, i - TailStart(lanes, size));
-    tail = ExpNoOverflow(d, hn::Sub(tail, largest));
-    sum1 = hn::Add(sum1, hn::IfThenZeroElse(counted, tail));
-  }
-  const VF factor = hn::Set(d, 1.0f / hn::ReduceSum(d, hn::Add(sum0, sum1)));
-  for (size_t c = 0; c < i; c += lanes) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, y + c), factor), d, y + c);
-  }
-  if (i < size) StoreLast(hn::Mul(tail, factor), d, y, size);
 }
 
 void BackwardRun(const float* y, const float* dy, float* dx, size_t size) {
@@ -141,34 +155,7 @@ void BackwardPacked(const float* y, const float* dy, float* dx, size_t size) {
   }
 }
 
-// The runs of a matrix, row by row.
-struct Runs {
-  size_t groups, size, padded;
-};
-
 constexpr size_t kBuffer = 512;  // floats of padded runs handled at a time
-
-// Walks over the runs of a matrix without a division for each.
-template <typename T>
-class RunCursor {
- public:
-  RunCursor(Mat<T> m, Runs runs) : m_(m), runs_(runs), row_(m.data) {}
-
-  T* Next() {
-    T* const run = row_ + group_ * runs_.size;
-    if (++group_ == runs_.groups) {
-      group_ = 0;
-      row_ += m_.stride;
-    }
-    return run;
-  }
-
- private:
-  Mat<T> m_;
-  Runs runs_;
-  T* row_;
-  size_t group_ = 0;
-};
 
 // Copies the next `count` runs to a buffer of padded runs. Whole vectors are written, so the buffer
 // has one more vector at its end.
@@ -251,9 +238,7 @@ void Forward(Mat<const float> x, Mat<float> y, size_t groups) {
     default:
       break;
   }
-  for (size_t r = 0; r < x.rows; ++r) {
-    for (size_t g = 0; g < groups; ++g) ForwardRun(x.Row(r) + g * size, y.Row(r) + g * size, size);
-  }
+  ForwardLong(x, y, runs);
 }
 
 void Backward(Mat<const float> y, Mat<const float> dy, Mat<float> dx, size_t groups) {
