@@ -39,13 +39,20 @@ class Child {
  public:
   Child(std::vector<std::string> words, const std::string& messages) : messages_(messages) {
     words.insert(words.begin(), LANEWISE_BINARY_DIR "/lanewise");
+    // A signal that comes before the program runs must not reach this program's handlers.
+    sigset_t stops, before;
+    sigemptyset(&stops);
+    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&stops, signal);
+    sigprocmask(SIG_BLOCK, &stops, &before);
     process_ = fork();
+    if (process_ != 0) sigprocmask(SIG_SETMASK, &before, nullptr);
     REQUIRE(process_ >= 0);
     if (process_ > 0) return;
     for (const int fd : {1, 2})
       dup2(open(messages.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), fd);
     dup2(open("/dev/null", O_RDONLY), 0);
     for (const int signal : {SIGINT, SIGTERM}) ::signal(signal, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
