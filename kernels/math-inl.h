@@ -68,12 +68,12 @@ alignas(64) inline constexpr float kExp2[32] = {
     1.5759809f,  1.61049032f, 1.64575553f, 1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f,
     1.8340081f,  1.87416768f, 1.91520655f, 1.95714414f};
 alignas(64) inline constexpr float kSigmoidExp2[32] = {
-    0.240226388f, 0.245486662f, 0.250862122f, 0.256355286f, 0.261968732f, 0.267705113f,
-    0.27356708f,  0.279557407f, 0.285678923f, 0.29193449f,  0.298327029f, 0.304859519f,
-    0.31153509f,  0.318356812f, 0.325327933f, 0.332451671f, 0.339731425f, 0.347170562f,
-    0.354772627f, 0.362541109f, 0.370479733f, 0.378592193f, 0.386882275f, 0.395353884f,
-    0.404011011f, 0.412857711f, 0.421898127f, 0.431136489f, 0.440577149f, 0.450224519f,
-    0.460083157f, 0.470157653f};
+    0.240226418f, 0.245486692f, 0.250862151f, 0.256355315f, 0.261968762f, 0.267705142f,
+    0.27356711f,  0.279557467f, 0.285678953f, 0.29193452f,  0.298327059f, 0.304859579f,
+    0.31153512f,  0.318356842f, 0.325327963f, 0.332451701f, 0.339731455f, 0.347170621f,
+    0.354772657f, 0.362541169f, 0.370479792f, 0.378592223f, 0.386882335f, 0.395353943f,
+    0.404011071f, 0.412857771f, 0.421898156f, 0.431136549f, 0.440577209f, 0.450224578f,
+    0.460083216f, 0.470157713f};
 // For i/16 in [1, 2], at i mod 32: c, nearly 16/i, and -log(c). Each c was searched for such that
 // the float beside it is its logarithm to 32 bits. From i = 24 on the rounding of the float ln 2 is
 // part of it: x just below 1 has that subtracted, and what is left is as exact.
@@ -128,12 +128,12 @@ HWY_INLINE V512 SigmoidByTable(V512 x) {
   const hn::Full512<float> d;
   // Beyond 20 the result is 1. Of NaN and a number, this instruction returns its second operand.
   const V512 low{_mm512_min_ps(_mm512_set1_ps(20.0f), x.raw)};
-  const V512 magic = hn::Set(d, 355158.0f);
+  const V512 magic = hn::Set(d, 414124.0f);
   const V512 t = hn::NegMulAdd(low, hn::Set(d, kLog2E), magic);
   const V512 n = hn::Sub(t, magic);
-  const V512 high_part = hn::NegMulSub(low, hn::Set(d, 1.44268918f), n);
-  const V512 u = hn::MulAdd(t, hn::Set(d, 4.06219942e-06f), high_part);
-  const V512 square = hn::MulAdd(u, u, hn::Set(d, 2.08129144f));
+  const V512 high_part = hn::NegMulSub(low, hn::Set(d, 1.44269001f), n);
+  const V512 u = hn::MulAdd(t, hn::Set(d, 3.48379217e-06f), high_part);
+  const V512 square = hn::MulAdd(u, u, hn::Set(d, 2.08129287f));
   const V512 power{_mm512_scalef_ps(Lookup(kSigmoidExp2, t).raw, n.raw)};
   const V512 sum = hn::MulAdd(power, square, hn::Set(d, 1.0f));
   const V512 y{_mm512_rcp14_ps(sum.raw)};
