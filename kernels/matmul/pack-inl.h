@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -57,6 +58,13 @@ HWY_INLINE void PackBAlongN(const T* b, size_t b_k, size_t width, size_t last, s
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
 // Transposes as many whole steps of k as it can of one vector of rows; returns their number.
+HWY_INLINE size_t TransposeRows(EvenRows rows, size_t k, float* HWY_RESTRICT out, size_t stride) {
+  size_t kk = 0;
+  for (; kk + 4 <= k; kk += 4, out += 4 * stride, rows.Advance(4)) {
+    TransposeFour(rows, 0, out, stride);
+  }
+  return kk;
+}
 HWY_INLINE size_t TransposeRows(const float* const* rows, size_t k, float* HWY_RESTRICT out,
                                 size_t stride) {
   size_t kk = 0;
@@ -93,9 +101,13 @@ HWY_INLINE void PackBColumns(const T* b, size_t b_n, size_t columns, size_t k,
   size_t kk = 0;
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
   constexpr size_t kLanes = hn::MaxLanes(DF());
-  const T* rows[kLanes];
-  for (size_t i = 0; i < kLanes; ++i) rows[i] = b + std::min(i, columns - 1) * b_n;
-  kk = TransposeRows(rows, k, out, stride);
+  if (std::is_same_v<T, float> && columns == kLanes) {
+    kk = TransposeRows(EvenRows(reinterpret_cast<const float*>(b), b_n), k, out, stride);
+  } else {
+    const T* rows[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) rows[i] = b + std::min(i, columns - 1) * b_n;
+    kk = TransposeRows(rows, k, out, stride);
+  }
 #endif
   const size_t lanes = hn::Lanes(DF());
   for (; kk < k; ++kk) {

@@ -56,7 +56,7 @@ HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const Matmul
       tile.c = args.c + row * args.c_stride + column;
       tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
       const bool half = std::is_same_v<T, BFloat16> && !packed;
-      (half ? SelectHalfTile(rows, width) : SelectTile(along_k, rows, width))(tile);
+      (half ? SelectHalfTile(rows, width) : SelectTile<false>(along_k, rows, width))(tile);
       row += rows;
     }
     column += columns;

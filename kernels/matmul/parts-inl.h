@@ -104,32 +104,59 @@ HWY_INLINE void StoreRow(float* HWY_RESTRICT c, size_t last, VF v0, VF v1, VF v2
   }
 }
 
+// Keeps GCC from adding constants to these strides outside of a loop: it runs out of registers.
+HWY_INLINE void KeepInRegisters(size_t& x, size_t& y) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  __asm__("" : "+r"(x), "+r"(y));
+#else
+  (void)x, (void)y;
+#endif
+}
+
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
-// Four k of every fourth row, one 128-bit block each, as one vector.
-HWY_INLINE VF LoadBlocks(const float* const* rows, size_t k) {
+// Rows in equal steps, addressed as four pointers to the first of every four.
+struct EvenRows {
+  const float* quads[hn::MaxLanes(DF()) / 4];
+  size_t stride, stride3;
+
+  EvenRows(const float* first, size_t row_stride) : stride(row_stride), stride3(3 * row_stride) {
+    for (size_t i = 0; i < hn::MaxLanes(DF()) / 4; ++i) quads[i] = first + 4 * i * stride;
+  }
+  HWY_INLINE const float* operator[](size_t i) const {
+    return quads[i / 4] + (i % 4 == 3 ? stride3 : i % 4 * stride);
+  }
+  HWY_INLINE void Advance(size_t k) {
+    KeepInRegisters(stride, stride3);
+    for (const float*& p : quads) p += k;
+  }
+};
+
+// Four k of every fourth row from kFirst, one 128-bit block each, as one vector.
+template <size_t kFirst, typename Rows>
+HWY_INLINE VF LoadBlocks(const Rows& rows, size_t k) {
 #if HWY_MAX_BYTES == 16
-  return hn::LoadU(DF(), rows[0] + k);
+  return hn::LoadU(DF(), rows[kFirst] + k);
 #else
   const hn::FixedTag<float, 4> d4;
-  VF v = hn::ResizeBitCast(DF(), hn::LoadU(d4, rows[0] + k));
-  v = hn::InsertBlock<1>(v, hn::LoadU(d4, rows[4] + k));
+  VF v = hn::ResizeBitCast(DF(), hn::LoadU(d4, rows[kFirst] + k));
+  v = hn::InsertBlock<1>(v, hn::LoadU(d4, rows[kFirst + 4] + k));
 #if HWY_MAX_BYTES == 64
-  v = hn::InsertBlock<2>(v, hn::LoadU(d4, rows[8] + k));
-  v = hn::InsertBlock<3>(v, hn::LoadU(d4, rows[12] + k));
+  v = hn::InsertBlock<2>(v, hn::LoadU(d4, rows[kFirst + 8] + k));
+  v = hn::InsertBlock<3>(v, hn::LoadU(d4, rows[kFirst + 12] + k));
 #endif
   return v;
 #endif
 }
 
 // Transposes four k of one vector of rows: out[k * stride + row].
-HWY_INLINE void TransposeFour(const float* const* rows, size_t k, float* HWY_RESTRICT out,
-                              size_t stride) {
+template <typename Rows>
+HWY_INLINE void TransposeFour(const Rows& rows, size_t k, float* HWY_RESTRICT out, size_t stride) {
   const DF d;
   const hn::RepartitionToWide<DF> dw;
-  const VF r0 = LoadBlocks(rows, k);
-  const VF r1 = LoadBlocks(rows + 1, k);
-  const VF r2 = LoadBlocks(rows + 2, k);
-  const VF r3 = LoadBlocks(rows + 3, k);
+  const VF r0 = LoadBlocks<0>(rows, k);
+  const VF r1 = LoadBlocks<1>(rows, k);
+  const VF r2 = LoadBlocks<2>(rows, k);
+  const VF r3 = LoadBlocks<3>(rows, k);
   const auto lower01 = hn::BitCast(dw, hn::InterleaveLower(d, r0, r1));
   const auto lower23 = hn::BitCast(dw, hn::InterleaveLower(d, r2, r3));
   const auto upper01 = hn::BitCast(dw, hn::InterleaveUpper(d, r0, r1));

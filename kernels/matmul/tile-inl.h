@@ -71,7 +71,7 @@ struct Tile {
   size_t add_row;
   size_t k;
   size_t last;    // valid lanes of the last vector of a row, 0 when all are
-  Ahead* ahead;   // what to fetch meanwhile; null: nothing, C neither
+  Ahead* ahead;   // what tiles that fetch fetch meanwhile
   float* copy_a;  // where the tiles that copy their operands put the packed panels
   float* copy_b;
 };
@@ -146,15 +146,6 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
   t.ahead->FetchLine();
 }
 
-// Keeps GCC from adding constants to these strides outside of a loop: it runs out of registers.
-HWY_INLINE void KeepInRegisters(size_t& x, size_t& y) {
-#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __asm__("" : "+r"(x), "+r"(y));
-#else
-  (void)x, (void)y;
-#endif
-}
-
 // Copies the kTileRows floats of one k of a panel of A.
 HWY_INLINE void CopyRowsOfA(const float* HWY_RESTRICT from, float* HWY_RESTRICT to) {
   const hn::CappedTag<float, kTileRows == 8 ? 8 : 2> d;
@@ -164,8 +155,8 @@ HWY_INLINE void CopyRowsOfA(const float* HWY_RESTRICT from, float* HWY_RESTRICT 
 
 // kAlongK: a[r, k] with consecutive k in memory, a row-major left operand, read where it lies.
 // Otherwise with consecutive r: a transposed left operand, or a packed panel.
-template <bool kAlongK, size_t kRows, size_t kVectors, bool kCopyB = false, bool kCopyA = false,
-          typename T = float>
+template <bool kAlongK, size_t kRows, size_t kVectors, bool kFetch = false, bool kCopyB = false,
+          bool kCopyA = false, typename T = float>
 void ComputeTile(const Tile& t) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
@@ -185,34 +176,32 @@ void ComputeTile(const Tile& t) {
 #define LW_TILE_A(r) \
   (kAlongK ? (a[r / 4 % kQuads] + (r % 4 == 3 ? a_row3 : r % 4 * a_row))[kk] : a[0][r])
   const size_t fetch_first = HWY_MIN(kFetchSteps, t.k) / 4;
+  (void)fetch_first;
   size_t k = t.k;
-  while (k >= 4) {
-    const size_t end = t.ahead == nullptr ? k % 4 : k - 4;
-    for (; k != end; k -= 4) {
-      if constexpr (kAlongK) {
-        KeepInRegisters(a_row, a_row3);
-      } else {
-        KeepInRegisters(a_k, b_k);
-      }
-      {
-        constexpr size_t kk = 0;
-        LW_TILE_STEP
-      }
-      {
-        constexpr size_t kk = 1;
-        LW_TILE_STEP
-      }
-      {
-        constexpr size_t kk = 2;
-        LW_TILE_STEP
-      }
-      {
-        constexpr size_t kk = 3;
-        LW_TILE_STEP
-      }
-      for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
+  for (; k >= 4; k -= 4) {
+    if constexpr (kAlongK) {
+      KeepInRegisters(a_row, a_row3);
+    } else {
+      KeepInRegisters(a_k, b_k);
     }
-    if (t.ahead != nullptr) FetchBetween<kRows>(t, k / 4 + 1, fetch_first, kVectors * lanes);
+    {
+      constexpr size_t kk = 0;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 1;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 2;
+      LW_TILE_STEP
+    }
+    {
+      constexpr size_t kk = 3;
+      LW_TILE_STEP
+    }
+    for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
+    if constexpr (kFetch) FetchBetween<kRows>(t, k / 4, fetch_first, kVectors * lanes);
   }
   for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
 #undef LW_TILE_A
@@ -226,27 +215,30 @@ void ComputeTile(const Tile& t) {
   LW_TILE_ROWS(LW_TILE_STORE)
 }
 
-// The tile of kIndex in a table by vectors and rows, null if registers do not hold it.
-template <bool kAlongK, typename T, size_t kIndex>
+// The tile of kIndex in a table by vectors and rows, null if registers do not hold it. Low ones do
+// not fetch: where they are needed there is little to do.
+template <bool kAlongK, bool kFetch, typename T, size_t kIndex>
 constexpr TileFunction TileAt() {
   constexpr size_t kVectors = kIndex / kTallRows[0] + 1;
   constexpr size_t kRows = kIndex % kTallRows[0] + 1;
   if constexpr (kRows > kTallRows[kVectors - 1]) {
     return nullptr;
   } else {
-    return &ComputeTile<kAlongK, kRows, kVectors, false, false, T>;
+    constexpr bool kLarge = kVectors <= kTileVectors && kRows <= kTileRows && 2 * kRows > kTileRows;
+    return &ComputeTile < kAlongK, kRows, kVectors, kFetch && kLarge, false, false, T > ;
   }
 }
-template <bool kAlongK, typename T, size_t... kIndex>
+template <bool kAlongK, bool kFetch, typename T, size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> Tiles(std::index_sequence<kIndex...>) {
-  return {TileAt<kAlongK, T, kIndex>()...};
+  return {TileAt<kAlongK, kFetch, T, kIndex>()...};
 }
 
 // The tile of this many rows and vectors, for a left operand contiguous in k or in m.
+template <bool kFetch>
 HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
-  static constexpr auto kAlongK = Tiles<true, float>(kShapes);
-  static constexpr auto kAlongM = Tiles<false, float>(kShapes);
+  static constexpr auto kAlongK = Tiles<true, kFetch, float>(kShapes);
+  static constexpr auto kAlongM = Tiles<false, kFetch, float>(kShapes);
   const size_t index = (vectors - 1) * kTallRows[0] + rows - 1;
   return along_k ? kAlongK[index] : kAlongM[index];
 }
@@ -254,17 +246,17 @@ HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
 // The tile for a left operand contiguous in k whose b points to bf16.
 HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
-  static constexpr auto kTiles = Tiles<true, BFloat16>(kShapes);
+  static constexpr auto kTiles = Tiles<true, false, BFloat16>(kShapes);
   return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
 // The same for a tile of kTileRows rows and full vectors that packs b or a.
 template <size_t kVectors>
 HWY_INLINE TileFunction CopyingTile(bool along_k, bool copy_a, bool copy_b) {
-  if (along_k) return &ComputeTile<true, kTileRows, kVectors, true>;
-  if (!copy_a) return &ComputeTile<false, kTileRows, kVectors, true>;
-  return copy_b ? &ComputeTile<false, kTileRows, kVectors, true, true>
-                : &ComputeTile<false, kTileRows, kVectors, false, true>;
+  if (along_k) return &ComputeTile<true, kTileRows, kVectors, true, true>;
+  if (!copy_a) return &ComputeTile<false, kTileRows, kVectors, true, true>;
+  return copy_b ? &ComputeTile<false, kTileRows, kVectors, true, true, true>
+                : &ComputeTile<false, kTileRows, kVectors, true, false, true>;
 }
 HWY_INLINE TileFunction SelectCopyingTile(bool along_k, bool copy_a, bool copy_b, size_t vectors) {
   if (vectors == 1) return CopyingTile<1>(along_k, copy_a, copy_b);
