@@ -11,10 +11,8 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <limits>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/loop-inl.h"
 #include "kernels/math-inl.h"
@@ -41,12 +39,6 @@ HWY_INLINE float RowMax(D d, const float* x, size_t size) {
       [](D, V a, V v) HWY_ATTR { return hn::Max(a, v); },
       [](V a, V b) HWY_ATTR { return hn::Max(a, b); });
   return hn::ReduceMax(d, largest);
-}
-
-// The line that is `floats` ahead of p, which may be beyond its array.
-HWY_INLINE void FetchAhead(const float* p, size_t floats) {
-  hwy::Prefetch(
-      reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(p) + floats * sizeof(float)));
 }
 
 // sum e^(x - max); with kStore the terms are written to y, which may be x. Fetches what is `ahead`

@@ -10,7 +10,9 @@
 #endif
 
 #include <cstddef>
+#include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -80,6 +82,12 @@ HWY_INLINE V Fold(D d, const float* x, size_t n, V initial, float fill, const St
   for (; i + lanes <= n; i += lanes) a0 = step(d, a0, hn::LoadU(d, x + i));
   if (i < n) a1 = step(d, a1, hn::LoadNOr(hn::Set(d, fill), d, x + i, n - i));
   return join(join(a0, a1), join(a2, a3));
+}
+
+// The line that is `floats` ahead of p, which may be beyond its array.
+HWY_INLINE void FetchAhead(const float* p, size_t floats) {
+  hwy::Prefetch(
+      reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(p) + floats * sizeof(float)));
 }
 
 // The last vector of x[0, n): it ends at n and overlaps the one before it, unless n is less than a
