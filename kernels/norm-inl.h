@@ -102,12 +102,12 @@ HWY_INLINE void Statistics(DF d, const ForwardArgs& args, Mat<float> y, RowGroup
   const size_t size = args.x.cols;
   const float inverse = 1.0f / static_cast<float>(size);
   // Row after row the lines of y can be fetched in time; the writes come from all rows in turn.
-  const auto fetch = [y](size_t i, size_t c) HWY_ATTR {
+  const auto fetch = [&](size_t i, size_t c) HWY_ATTR {
     if constexpr (kFetch) hwy::Prefetch(y.Row(i) + c);
   };
   float sums[4];
   if constexpr (kCentered) {
-    SumColumns(d, group, size, kZeros, sums, [fetch](size_t i, VF acc, size_t c, VF v) HWY_ATTR {
+    SumColumns(d, group, size, kZeros, sums, [&](size_t i, VF acc, size_t c, VF v) HWY_ATTR {
       fetch(i, c);
       return hn::Add(acc, v);
     });
@@ -118,7 +118,7 @@ HWY_INLINE void Statistics(DF d, const ForwardArgs& args, Mat<float> y, RowGroup
       return hn::MulAdd(centered, centered, acc);
     });
   } else {
-    SumColumns(d, group, size, kZeros, sums, [fetch](size_t i, VF acc, size_t c, VF v) HWY_ATTR {
+    SumColumns(d, group, size, kZeros, sums, [&](size_t i, VF acc, size_t c, VF v) HWY_ATTR {
       fetch(i, c);
       return hn::MulAdd(v, v, acc);
     });
