@@ -18,14 +18,21 @@ HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 
+// Not inlined: small products would set up its frame.
+HWY_NOINLINE void LargeMatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+  if (matmul::IsSkinny(args)) {
+    matmul::RunSkinny(args, range, scratch);
+  } else {
+    matmul::BlockedProduct(args, range, scratch).Run();
+  }
+}
+
 void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
   if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
   if (matmul::IsResident(args)) {
     matmul::RunResident(args, range, scratch);
-  } else if (matmul::IsSkinny(args)) {
-    matmul::RunSkinny(args, range, scratch);
   } else {
-    matmul::BlockedProduct(args, range, scratch).Run();
+    LargeMatmulOf(args, range, scratch);
   }
 }
 

@@ -34,7 +34,7 @@ HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const Matmul
   const size_t lanes = hn::Lanes(DF());
   const bool along_k = args.a.col_stride == 1;
   const MatmulOperand& b = args.b.strided;
-  Tile tile = {};
+  Tile tile;
   tile.a_row = args.a.row_stride;
   tile.a_k = args.a.col_stride;
   tile.c_row = args.c_stride;

@@ -104,12 +104,14 @@ HWY_INLINE void StoreRow(float* HWY_RESTRICT c, size_t last, VF v0, VF v1, VF v2
   }
 }
 
-// Keeps GCC from adding constants to these strides outside of a loop: it runs out of registers.
-HWY_INLINE void KeepInRegisters(size_t& x, size_t& y) {
+// Keeps GCC from computing with x outside of a loop, or from adding a stride in every address: it
+// runs out of registers, and a load with an index costs an operation more.
+template <typename T>
+HWY_INLINE void KeepInRegister(T& x) {
 #if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __asm__("" : "+r"(x), "+r"(y));
+  __asm__("" : "+r"(x));
 #else
-  (void)x, (void)y;
+  (void)x;
 #endif
 }
 
@@ -126,7 +128,8 @@ struct EvenRows {
     return quads[i / 4] + (i % 4 == 3 ? stride3 : i % 4 * stride);
   }
   HWY_INLINE void Advance(size_t k) {
-    KeepInRegisters(stride, stride3);
+    KeepInRegister(stride);
+    KeepInRegister(stride3);
     for (const float*& p : quads) p += k;
   }
 };

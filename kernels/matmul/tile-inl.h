@@ -115,11 +115,15 @@ using TileFunction = void (*)(const Tile&);
       copy_b += kVectors * lanes;                                        \
     }                                                                    \
     b += b_k;                                                            \
+    KeepInRegister(b);                                                   \
     if constexpr (kCopyA) {                                              \
       CopyRowsOfA(a[0], copy_a);                                         \
       copy_a += kTileRows;                                               \
     }                                                                    \
-    if constexpr (!kAlongK) a[0] += a_k;                                 \
+    if constexpr (!kAlongK) {                                            \
+      a[0] += a_k;                                                       \
+      KeepInRegister(a[0]);                                              \
+    }                                                                    \
   }
 
 #define LW_TILE_ADD(r)                                                                 \
@@ -162,8 +166,8 @@ void ComputeTile(const Tile& t) {
   const size_t lanes = hn::Lanes(d);
   LW_TILE_ROWS(LW_TILE_DECLARE)
   const T* HWY_RESTRICT b = reinterpret_cast<const T*>(t.b);
-  size_t b_k = t.b_k;
-  size_t a_k = t.a_k;
+  const size_t b_k = t.b_k;
+  const size_t a_k = t.a_k;
   // One pointer for four rows: sixteen of their own would not fit the registers.
   constexpr size_t kQuads = kAlongK ? (kRows + 3) / 4 : 1;
   size_t a_row = t.a_row;
@@ -180,9 +184,8 @@ void ComputeTile(const Tile& t) {
   size_t k = t.k;
   for (; k >= 4; k -= 4) {
     if constexpr (kAlongK) {
-      KeepInRegisters(a_row, a_row3);
-    } else {
-      KeepInRegisters(a_k, b_k);
+      KeepInRegister(a_row);
+      KeepInRegister(a_row3);
     }
     {
       constexpr size_t kk = 0;
