@@ -7,12 +7,15 @@
 #include <oneapi/tbb/task_arena.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
 #define LANEWISE_HAVE_MXCSR 1
 #endif
+
+#include "runtime/team.h"
 
 namespace lanewise::runtime {
 
@@ -52,11 +55,14 @@ size_t AvailableThreads() { return static_cast<size_t>(oneapi::tbb::info::defaul
 struct Scheduler::Impl {
   explicit Impl(size_t threads)
       : limit(oneapi::tbb::global_control::max_allowed_parallelism, threads),
-        arena(static_cast<int>(threads), /*reserved_for_masters=*/1) {
+        arena(static_cast<int>(threads), /*reserved_for_masters=*/1),
+        team(std::make_shared<Team>(threads - 1)) {
     arena.initialize();
   }
+  ~Impl() { team->Dismiss(); }
   oneapi::tbb::global_control limit;
-  mutable oneapi::tbb::task_arena arena;
+  oneapi::tbb::task_arena arena;
+  std::shared_ptr<Team> team;
 };
 
 Scheduler::Scheduler(size_t threads) : threads_(threads == 0 ? AvailableThreads() : threads) {
@@ -66,6 +72,12 @@ Scheduler::Scheduler(size_t threads) : threads_(threads == 0 ? AvailableThreads(
 Scheduler::~Scheduler() = default;
 
 void Scheduler::Run(size_t tasks, FunctionRef<void(size_t, size_t)> fn) const {
+  const auto wake = [this](size_t member) {
+    impl_->arena.enqueue([team = impl_->team, member] { team->Member(member); });
+  };
+  if (impl_->team->Run(tasks, fn, wake)) return;
+  // The team has a loop already: this one is inside of it, or another thread's.
+  const Team::Elsewhere elsewhere(*impl_->team);
   impl_->arena.execute([&] {
     // Isolation keeps a thread that waits here from picking up an unrelated task that would use the
     // same worker's scratch memory.

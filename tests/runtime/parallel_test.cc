@@ -2,7 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "runtime/parallel.h"
@@ -36,13 +40,60 @@ TEST_CASE("loops may be nested") {
   CHECK(sum.load() == 6 * 45);
 }
 
-TEST_CASE("an exception ends the loop and reaches the caller") {
+// Workers wait awake for the next loop, and sleep when it is late: with and without pauses.
+TEST_CASE("loops one after the other see what the one before wrote") {
+  for (const size_t threads : {2, 3, 8}) {
+    const Scheduler scheduler(threads);
+    std::vector<uint32_t> values(37, 1);
+    for (uint32_t loop = 0; loop < 2000; ++loop) {
+      if (loop % 400 == 399) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      scheduler.All().For(values.size() - loop % 3, [&](size_t task, size_t) {
+        values[task] = values[task] * 1664525 + static_cast<uint32_t>(task) + loop;
+      });
+    }
+    std::vector<uint32_t> expected(values.size(), 1);
+    for (uint32_t loop = 0; loop < 2000; ++loop) {
+      for (uint32_t task = 0; task < expected.size() - loop % 3; ++task) {
+        expected[task] = expected[task] * 1664525 + task + loop;
+      }
+    }
+    CHECK(values == expected);
+  }
+}
+
+TEST_CASE("several threads use one scheduler, which then ends") {
+  for (int round = 0; round < 20; ++round) {
+    std::optional<Scheduler> scheduler(3);
+    std::atomic<int> sum{0};
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 3; ++i) {
+      callers.emplace_back([&] {
+        for (int loop = 0; loop < 50; ++loop) {
+          scheduler->All().For(5, [&](size_t task, size_t) {
+            sum += static_cast<int>(task);
+            if (task == 4) scheduler->All().For(3, [&](size_t, size_t) { ++sum; });
+          });
+        }
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+    scheduler.reset();
+    CHECK(sum.load() == 3 * 50 * (10 + 3));
+  }
+}
+
+TEST_CASE("an exception ends the loop and reaches the caller, and the next loop runs") {
   const Scheduler scheduler(2);
-  CHECK_THROWS_AS(scheduler.All().For(100,
-                                      [](size_t task, size_t) {
-                                        if (task == 37) throw std::runtime_error("task 37");
-                                      }),
-                  std::runtime_error);
+  for (size_t bad = 0; bad < 100; ++bad) {
+    CHECK_THROWS_AS(scheduler.All().For(100,
+                                        [&](size_t task, size_t) {
+                                          if (task == bad) throw std::runtime_error("a task");
+                                        }),
+                    std::runtime_error);
+    std::atomic<int> runs{0};
+    scheduler.All().For(10, [&](size_t, size_t) { ++runs; });
+    CHECK(runs.load() == 10);
+  }
 }
 
 TEST_CASE("denormal numbers are zero inside a loop, and come back after") {
