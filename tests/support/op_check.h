@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -80,8 +81,9 @@ class OpCheck {
     runtime::Executor both(backward, plan(backward));
     Run(both, parallel, bind);
     runtime::Executor value(forward, plan(forward));
-    double norm = 0;
-    for (const float g : gradients) norm = std::fmax(norm, std::fabs(static_cast<double>(g)));
+    float largest = 0;
+    for (const float g : gradients) largest = std::max(largest, std::fabs(g));
+    const auto norm = static_cast<double>(largest);
     for (size_t i = 0; i < values_.size(); i += 1 + values_.size() / 200) {
       const float saved = values_[i];
       const float h = 1e-2F;
