@@ -56,6 +56,8 @@ HWY_INLINE V ReduceByLn2(D d, V x, V n) {
   return hn::NegMulAdd(n, hn::Set(d, kLn2Low), r);
 }
 
+// AVX-512 looks up 32 floats in two registers, scales by a power of two without clamping, and takes
+// a float apart, each in one instruction. Elsewhere the polynomials are longer instead.
 #undef LANEWISE_MATH_HAVE_SCALEF
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 #define LANEWISE_MATH_HAVE_SCALEF 1
