@@ -25,9 +25,14 @@ namespace matmul {
 // Floats of the largest panel of so many steps.
 HWY_INLINE size_t PanelFloats(size_t k) { return kWideVectors * hn::Lanes(DF()) * k; }
 
+// Rows of B spread over more memory than this, in floats, may share few sets of L1; for so many
+// rows of C and more, narrow panels are packed then.
+inline constexpr size_t kSpreadFloats = size_t{8} << 10;
+inline constexpr size_t kSpreadRows = 32;
+
 // C = add + A * B over `steps` steps from k. A is contiguous in k or in m, `weights` are B's
-// elements. A panel of B is packed into `panel` if its columns are not side by side or do not fill
-// whole vectors.
+// elements. A panel of B is packed into `panel` if its columns are not side by side, do not fill
+// whole vectors, or are too far apart from row to row.
 template <typename T>
 HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const MatmulRange& range,
                           size_t k, size_t steps, const Addend& add, float* panel) {
@@ -40,13 +45,15 @@ HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const Matmul
   tile.c_row = args.c_stride;
   tile.add_row = add.stride;
   tile.k = steps;
+  const bool spread = lanes < kLineFloats && b.row_stride * steps > kSpreadFloats &&
+                      range.m_end - range.m_begin >= kSpreadRows;
   for (size_t column = range.n_begin; column < range.n_end;) {
     const size_t left = range.n_end - column;
     const size_t width = NextPart(CeilDiv(left, lanes), kWideVectors);
     const size_t columns = std::min(width * lanes, left);
     const T* from = weights + k * b.row_stride + column * b.col_stride;
     tile.last = columns % lanes;
-    const bool packed = b.col_stride != 1 || tile.last != 0;
+    const bool packed = b.col_stride != 1 || tile.last != 0 || spread;
     if (packed) PackBPanel(from, b.row_stride, b.col_stride, columns, steps, panel);
     tile.b = packed ? panel : reinterpret_cast<const float*>(from);
     tile.b_k = packed ? width * lanes : b.row_stride;
