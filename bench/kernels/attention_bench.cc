@@ -39,7 +39,7 @@ struct Sequence {
   }
   // Each pair of a query and a key that it sees, once per product of head_dim.
   void CountFlops(benchmark::State& state, double products) {
-    const auto pairs = static_cast<double>(tokens * (tokens + 1) / 2);
+    const double pairs = 0.5 * static_cast<double>(tokens * (tokens + 1));
     state.counters["flops"] =
         benchmark::Counter(2.0 * products * pairs * static_cast<double>(head_dim),
                            benchmark::Counter::kIsIterationInvariantRate);
