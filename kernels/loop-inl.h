@@ -84,10 +84,11 @@ HWY_INLINE V Fold(D d, const float* x, size_t n, V initial, float fill, const St
   return join(join(a0, a1), join(a2, a3));
 }
 
-// The line that is `floats` ahead of p, which may be beyond its array.
+// The line that is `floats` ahead of p. It may be beyond the array, where no pointer may be
+// computed.
 HWY_INLINE void FetchAhead(const float* p, size_t floats) {
-  hwy::Prefetch(
-      reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(p) + floats * sizeof(float)));
+  const uintptr_t line = reinterpret_cast<uintptr_t>(p) + floats * sizeof(float);
+  hwy::Prefetch(reinterpret_cast<const float*>(line));  // NOLINT(performance-no-int-to-ptr)
 }
 
 // The last vector of x[0, n): it ends at n and overlaps the one before it, unless n is less than a

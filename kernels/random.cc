@@ -91,7 +91,8 @@ double Series(double s) {
 
 // cos(2 pi u) for u in [0, 1): by symmetry to an angle in [-pi/4, pi/4] and Taylor's series.
 double PortableCosTurns(double u) {
-  const auto quarter = static_cast<int>(4.0 * u + 0.5);  // nearest multiple of a quarter turn
+  const auto quarter =
+      static_cast<int>(std::floor(4.0 * u + 0.5));  // nearest multiple of a quarter turn
   const double angle = (u - 0.25 * quarter) * 6.283185307179586;
   const double s = angle * angle;
   switch (quarter) {

@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <limits>
 #include <utility>
 
 #include "model/checkpoint.h"
@@ -54,13 +55,16 @@ std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& fol
   return list;
 }
 
-std::optional<CheckpointInfo> BestOf(const std::vector<CheckpointInfo>& list) {
-  std::optional<CheckpointInfo> best;
+// The checkpoint with the lowest loss, the newest if none has one.
+const CheckpointInfo& BestOf(const std::vector<CheckpointInfo>& list) {
+  const CheckpointInfo* best = &list.back();
+  double lowest = std::numeric_limits<double>::infinity();
   for (const CheckpointInfo& info : list) {
-    if (info.val_loss && (!best || *info.val_loss < *best->val_loss)) best = info;
+    if (!info.val_loss || !(*info.val_loss < lowest)) continue;
+    best = &info;
+    lowest = *info.val_loss;
   }
-  if (!best && !list.empty()) best = list.back();
-  return best;
+  return *best;
 }
 
 // Finishes or undoes what a save that was killed left behind.
@@ -140,7 +144,7 @@ void CheckpointStore::Repair() {
 void CheckpointStore::PublishAndPrune() const {
   const std::vector<CheckpointInfo> all = ListFolder(files_, folder_, true);
   if (all.empty()) return;
-  const CheckpointInfo best = *BestOf(all);
+  const CheckpointInfo& best = BestOf(all);
   const std::string latest = BaseName(all.back().folder);
   WriteFileAtomically(files_, JoinPath(folder_, "LATEST"), latest + "\n");
   WriteFileAtomically(files_, JoinPath(folder_, "BEST"), BaseName(best.folder) + "\n");
@@ -157,7 +161,10 @@ std::optional<CheckpointInfo> CheckpointStore::Latest() const {
   return all.empty() ? std::nullopt : std::optional(all.back());
 }
 
-std::optional<CheckpointInfo> CheckpointStore::Best() const { return BestOf(List()); }
+std::optional<CheckpointInfo> CheckpointStore::Best() const {
+  const std::vector<CheckpointInfo> all = List();
+  return all.empty() ? std::optional<CheckpointInfo>() : BestOf(all);
+}
 
 void CheckpointStore::Publish(const CheckpointInfo& best) const {
   for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
@@ -168,9 +175,9 @@ void CheckpointStore::Publish(const CheckpointInfo& best) const {
 
 void CheckpointStore::Prune(const std::vector<CheckpointInfo>& all) const {
   if (all.size() <= keep_) return;
-  const auto best = BestOf(all);
+  const CheckpointInfo& best = BestOf(all);
   for (size_t i = 0; i + keep_ < all.size(); ++i) {
-    if (all[i].folder == best->folder) continue;
+    if (all[i].folder == best.folder) continue;
     // A half removed checkpoint must not look like one.
     const std::string temporary =
         JoinPath(folder_, std::string(kTemporaryPrefix) + BaseName(all[i].folder));

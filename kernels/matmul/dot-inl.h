@@ -6,6 +6,7 @@
 #define LANEWISE_KERNELS_MATMUL_DOT_INL_H_
 #endif
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -59,7 +60,7 @@ void DotTileOf(const Bf16Tile& t) {
 #define LW_DOT_TILE_DECLARE(r)                                            \
   VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
   (void)c##r##0, (void)c##r##1, (void)c##r##2;                            \
-  const BFloat16* a##r = t.a + (kRows > r ? r : 0) * t.a_row;             \
+  const BFloat16* a##r = t.a + std::min<size_t>(r, kRows - 1) * t.a_row;  \
   (void)a##r;
   LW_DOT_TILE_ROWS(LW_DOT_TILE_DECLARE)
 #undef LW_DOT_TILE_DECLARE

@@ -191,7 +191,8 @@ HWY_INLINE Addend EpilogueAddend(const MatmulArgs& args) {
 }
 
 HWY_INLINE float* AlignUp(void* p) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) & ~uintptr_t{63});
+  const uintptr_t beyond = reinterpret_cast<uintptr_t>(p) % 64;
+  return reinterpret_cast<float*>(static_cast<std::byte*>(p) + (64 - beyond) % 64);
 }
 
 }  // namespace matmul

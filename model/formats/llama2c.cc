@@ -40,7 +40,8 @@ std::optional<Llama2cSizes> ReadSizes(std::span<const std::byte> bytes) {
 
 // Length of a version 0 file of these sizes, as a double: it need not fit an integer.
 double Version0Length(const Llama2cSizes& sizes) {
-  double floats = static_cast<double>(sizes.seq) * static_cast<double>(sizes.head_dim() / 2) * 2.0;
+  const uint64_t pairs = sizes.head_dim() / 2;
+  double floats = static_cast<double>(sizes.seq) * static_cast<double>(pairs) * 2.0;
   for (const Llama2cGroup& group : Llama2cVersion0(sizes)) {
     double elements = group.per_layer ? static_cast<double>(sizes.layers) : 1.0;
     for (const uint64_t size : group.shape) elements *= static_cast<double>(size);
