@@ -74,7 +74,8 @@ class CheckpointStore {
   // Saves, renews LATEST, BEST and the links in the run folder, then removes what need not be kept
   // and what an earlier, interrupted save left. Free space is checked before anything is written.
   // On an error everything that was there before still loads, and the exception says what failed.
-  void Save(uint64_t step, const CheckpointContent& content, std::optional<double> val_loss);
+  // Returns the folder of the checkpoint.
+  std::string Save(uint64_t step, const CheckpointContent& content, std::optional<double> val_loss);
 
   // Does what a save that was interrupted after its checkpoint was complete has left undone.
   void Repair();

@@ -110,8 +110,8 @@ CheckpointStore::CheckpointStore(FileSystem& files, std::string run_folder, size
       folder_(JoinPath(run_, "checkpoints")),
       keep_(std::max<size_t>(keep, 1)) {}
 
-void CheckpointStore::Save(uint64_t step, const CheckpointContent& content,
-                           std::optional<double> val_loss) {
+std::string CheckpointStore::Save(uint64_t step, const CheckpointContent& content,
+                                  std::optional<double> val_loss) {
   MakeDirectories(files_, folder_);
   CleanUp(files_, folder_);
   const std::string name = StepName(step);
@@ -134,6 +134,7 @@ void CheckpointStore::Save(uint64_t step, const CheckpointContent& content,
   if (replace) RemoveTree(files_, old);
 
   PublishAndPrune();
+  return target;
 }
 
 void CheckpointStore::Repair() {

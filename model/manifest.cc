@@ -6,6 +6,7 @@
 #include "model/error.h"
 #include "model/formats/safetensors.h"
 #include "model/json.h"
+#include "runtime/check.h"
 
 namespace lanewise::model {
 namespace {
@@ -56,7 +57,8 @@ Manifest ReadManifest(FileSystem& files, const std::string& folder) {
   }
   for (const auto& [name, entry] : json["files"].items()) {
     if (name.empty() || name.find_first_of("/\\") != std::string::npos || name[0] == '.') {
-      throw InputError(path + ": \"files\": \"" + name + "\" is no file of this folder");
+      throw InputError(
+          runtime::StrCat(path, ": \"files\": \"", name, "\" is no file of this folder"));
     }
     manifest.files[name] = {static_cast<uint64_t>(GetInteger(entry, "bytes", 0, INT64_MAX, path)),
                             GetString(entry, "xxh3", path)};

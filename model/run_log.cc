@@ -97,7 +97,7 @@ std::string Kept(FileSystem& files, const std::string& path, int64_t last_step) 
 }
 
 // Writes that beginning before the file is opened for the rest.
-const std::string& Begin(FileSystem& files, const std::string& path, int64_t last_step) {
+std::string Begin(FileSystem& files, const std::string& path, int64_t last_step) {
   WriteFileAtomically(files, path, Kept(files, path, last_step));
   return path;
 }

@@ -168,8 +168,7 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
       {"data_hash", Hex(state.data_hash)}};
   // After a power cut the log has no hole before the checkpoint.
   log_.Sync();
-  store_.Save(static_cast<uint64_t>(state.step), content, val_loss);
-  return store_.Latest()->folder;
+  return store_.Save(static_cast<uint64_t>(state.step), content, val_loss);
 }
 
 }  // namespace lanewise::model

@@ -77,6 +77,7 @@ std::optional<uint64_t> CheckedElements(const Shape& shape) {
 }
 
 uint64_t TensorSource::ByteSize() const {
+  // Throws if there are too many. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   return CheckedElements(shape).value() * DTypeSize(dtype);
 }
 

@@ -46,7 +46,10 @@ void SlotRnn::Initialize(std::string_view scheme, uint64_t seed, std::span<float
   const bool as_seed = scheme == "seed";
   const auto layers = static_cast<double>(config_.layers);
   const size_t head_width = config_.dim / config_.heads;
-  const auto head = [&](size_t c) { return static_cast<double>(c / head_width); };
+  const auto head = [&](size_t c) {
+    const size_t index = c / head_width;
+    return static_cast<double>(index);
+  };
   const auto in_head = [&](size_t c) { return static_cast<double>(c % head_width); };
   for (const Param& p : params_.params()) {
     if (InitializeCommon(fill, p)) continue;

@@ -31,9 +31,10 @@ constexpr size_t kStatesPerLayer = 3;  // token shift rows, WKV state, channel s
 std::vector<float> DecayScale(const SlotRnnConfig& config) {
   std::vector<float> scale(config.dim);
   for (size_t i = 0; i < config.dim; ++i) {
-    const auto head = static_cast<double>(i / (config.dim / config.heads));
-    scale[i] = static_cast<float>(
-        std::exp(-std::exp2(-8.0 * (head + 1) / static_cast<double>(config.heads))));
+    const size_t head = i / (config.dim / config.heads);
+    const double slope =
+        std::exp2(-8.0 * static_cast<double>(head + 1) / static_cast<double>(config.heads));
+    scale[i] = static_cast<float>(std::exp(-slope));
   }
   return scale;
 }

@@ -49,8 +49,9 @@ Mat<T> HeadsOf(Mat<T> m, const AttentionShape& shape, size_t sequence, size_t he
 
 // Multiplications and additions of `products` products of [steps, steps] with head_dim, all heads.
 double Flops(const Tensor& qkv, const AttentionShape& shape, double products) {
-  const auto steps = static_cast<double>(qkv.rows / shape.sequences);
-  return products * steps * (steps + 1) * static_cast<double>(shape.HeadDim(qkv.cols)) *
+  const size_t steps = qkv.rows / shape.sequences;
+  return products * static_cast<double>(steps * (steps + 1)) *
+         static_cast<double>(shape.HeadDim(qkv.cols)) *
          static_cast<double>(shape.sequences * shape.heads);
 }
 
