@@ -55,7 +55,8 @@ extern "C" void* mmap(void* address, size_t size, int protection, int flags, int
     errno = ENOMEM;
     return MAP_FAILED;
   }
-  return reinterpret_cast<void*>(syscall(SYS_mmap, address, size, protection, flags, file, offset));
+  const auto memory = syscall(SYS_mmap, address, size, protection, flags, file, offset);
+  return reinterpret_cast<void*>(memory);  // NOLINT(performance-no-int-to-ptr)
 }
 
 // NOLINTNEXTLINE(readability-identifier-naming, bugprone-reserved-identifier)

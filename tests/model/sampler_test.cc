@@ -175,7 +175,7 @@ TEST_CASE("NaN and infinities") {
     options.temperature = temperature;
     options.top_k = 3;
     options.top_p = 0.99;
-    const auto only = [&](std::vector<float> logits, size_t token) {
+    const auto only = [&](const std::vector<float>& logits, size_t token) {
       CHECK(Count(options, logits, 200)[token] == 200);
     };
     only({kNan, kNan, kNan}, 0);
@@ -193,7 +193,7 @@ TEST_CASE("the repetition penalty divides positive logits and multiplies negativ
   options.repeat_penalty = 2;
   options.repeat_window = 2;
   // Each draw follows the observation of 0, 0 (once, though seen twice) or of 1, 0.
-  const auto frequency = [&](std::vector<int32_t> seen, const std::vector<float>& logits) {
+  const auto frequency = [&](const std::vector<int32_t>& seen, const std::vector<float>& logits) {
     std::vector<double> counts(logits.size());
     constexpr int kDraws = 20'000;
     Sampler sampler(options, logits.size());

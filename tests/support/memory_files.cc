@@ -73,7 +73,9 @@ std::vector<std::string> MemoryFiles::AllFiles() const {
   std::vector<std::string> paths;
   const auto walk = [&](const auto& self, const Node& node, const std::string& prefix) -> void {
     for (const auto& [name, child] : node.entries) {
-      const std::string path = prefix.empty() ? name : prefix + "/" + name;
+      std::string path = prefix;
+      if (!path.empty()) path += '/';
+      path += name;
       child->is_folder ? self(self, *child, path) : paths.push_back(path);
     }
   };
@@ -87,7 +89,6 @@ std::string MemoryFiles::Content(const std::string& path) const {
 }
 
 void MemoryFiles::SetContent(const std::string& path, const std::string& content) {
-  std::string name;
   std::shared_ptr<Node> folder = root_;
   for (size_t begin = 0, end; (end = path.find('/', begin)) != std::string::npos; begin = end + 1) {
     auto& child = folder->entries[path.substr(begin, end - begin)];
@@ -118,9 +119,15 @@ int64_t MemoryFiles::Open(const std::string& path, OpenMode mode) {
   return next_handle_++;
 }
 
+bool MemoryFiles::Interrupts() {
+  if (transfer_ == SIZE_MAX) return false;
+  interrupted_ = !interrupted_;
+  return interrupted_;
+}
+
 int64_t MemoryFiles::Read(int64_t handle, void* data, size_t size) {
   if (const int error = Fault()) return -error;
-  if (transfer_ != SIZE_MAX && (interrupted_ = !interrupted_)) return -EINTR;
+  if (Interrupts()) return -EINTR;
   Handle& open = handles_.at(handle);
   if (open.node->is_folder) return -EISDIR;
   const std::string& content = open.node->content;
@@ -132,7 +139,7 @@ int64_t MemoryFiles::Read(int64_t handle, void* data, size_t size) {
 
 int64_t MemoryFiles::Write(int64_t handle, const void* data, size_t size) {
   if (const int error = Fault()) return -error;
-  if (transfer_ != SIZE_MAX && (interrupted_ = !interrupted_)) return -EINTR;
+  if (Interrupts()) return -EINTR;
   Handle& open = handles_.at(handle);
   const size_t count = Transfer(size);
   std::string& content = open.node->content;

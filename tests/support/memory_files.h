@@ -78,6 +78,7 @@ class MemoryFiles final : public model::FileSystem {
   int Fault();
   // How much of `size` bytes the operation that has just been counted moves.
   size_t Transfer(size_t size) const;
+  bool Interrupts();  // every other transfer, when they are limited
   std::shared_ptr<Node> Find(const std::string& path) const;
   // The folder that holds the last part of the path, and that part.
   std::shared_ptr<Node> Parent(const std::string& path, std::string* name) const;
