@@ -61,6 +61,23 @@ TEST_CASE("loops one after the other see what the one before wrote") {
   }
 }
 
+TEST_CASE("a loop ends after its last task") {
+  for (const size_t threads : {2, 8}) {
+    const Scheduler scheduler(threads);
+    std::atomic<int> running{0};
+    int late = 0;
+    for (int loop = 0; loop < 100; ++loop) {
+      scheduler.All().For(threads + 1, [&](size_t task, size_t) {
+        ++running;
+        std::this_thread::sleep_for(std::chrono::microseconds(20 + 30 * task));
+        --running;
+      });
+      late += running.load();
+    }
+    CHECK(late == 0);
+  }
+}
+
 TEST_CASE("several threads use one scheduler, which then ends") {
   for (int round = 0; round < 20; ++round) {
     std::optional<Scheduler> scheduler(3);
