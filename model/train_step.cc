@@ -59,8 +59,7 @@ StepMemory PlanStepMemory(const Model& model, const StepShape& shape, size_t thr
 
 TrainStep::TrainStep(const Model& model, const runtime::Scheduler& scheduler,
                      const StepShape& shape, runtime::Profiler* profiler)
-    : model_(model),
-      scheduler_(scheduler),
+    : scheduler_(scheduler),
       shape_(shape),
       profiler_(profiler),
       buffer_size_(model.params().buffer_size()) {

@@ -78,7 +78,6 @@ class TrainStep {
   void Bind(runtime::Executor& executor, size_t shard, const runtime::Weights& weights,
             std::span<const int32_t> inputs, std::span<const int32_t> targets);
 
-  const Model& model_;
   const runtime::Scheduler& scheduler_;
   StepShape shape_;
   runtime::Profiler* profiler_;

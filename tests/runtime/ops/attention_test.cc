@@ -164,7 +164,6 @@ class CachedRunner {
   CachedRunner(const Sizes& sizes, size_t capacity, bool slide, size_t threads)
       : sizes_(sizes),
         scheduler_(threads),
-        capacity_(capacity),
         k_(sizes.shape.sequences * capacity * sizes.shape.kv_heads * sizes.head_dim, NAN),
         v_(k_.size(), NAN),
         out_(sizes.Rows() * sizes.OutWidth()),
@@ -213,7 +212,6 @@ class CachedRunner {
  private:
   Sizes sizes_;
   Scheduler scheduler_;
-  size_t capacity_;
   std::vector<float> k_, v_, out_;
   std::vector<int32_t> starts_, lengths_;
   TensorId x_;
