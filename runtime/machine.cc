@@ -9,6 +9,14 @@
 #include "kernels/peak.h"
 #include "runtime/arena.h"
 
+#if defined(_WIN32)
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
+
 namespace lanewise::runtime {
 
 namespace {
@@ -19,6 +27,46 @@ double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+const char* Architecture() {
+#if defined(__x86_64__) || defined(_M_X64)
+  return "x86_64";
+#elif defined(__aarch64__) || defined(_M_ARM64)
+  return "aarch64";
+#elif defined(__riscv)
+  return "riscv";
+#elif defined(__powerpc64__)
+  return "ppc64";
+#else
+  return "unknown";
+#endif
+}
+
+#if defined(_WIN32)
+std::string CpuName() {
+  char name[256];
+  DWORD size = sizeof(name);
+  const LSTATUS status =
+      RegGetValueA(HKEY_LOCAL_MACHINE, "HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0",
+                   "ProcessorNameString", RRF_RT_REG_SZ, nullptr, name, &size);
+  std::string text = status == ERROR_SUCCESS ? name : "";
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text.empty() ? "unknown" : text;
+}
+
+void ReadCaches(MachineInfo* info) {
+  DWORD size = 0;
+  GetLogicalProcessorInformation(nullptr, &size);
+  std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> entries(size / sizeof(entries[0]));
+  if (!GetLogicalProcessorInformation(entries.data(), &size)) return;
+  for (const auto& entry : entries) {
+    if (entry.Relationship != RelationCache || (entry.ProcessorMask & 1) == 0) continue;
+    const CACHE_DESCRIPTOR& cache = entry.Cache;
+    if (cache.Level == 1 && cache.Type != CacheInstruction) info->l1d_bytes = cache.Size;
+    if (cache.Level == 2) info->l2_bytes = cache.Size;
+    if (cache.Level == 3) info->l3_bytes = cache.Size;
+  }
+}
+#else
 std::string FirstLine(const std::string& path) {
   std::ifstream file(path);
   std::string line;
@@ -51,20 +99,6 @@ std::string CpuName() {
   return name.empty() ? "unknown" : name;
 }
 
-const char* Architecture() {
-#if defined(__x86_64__) || defined(_M_X64)
-  return "x86_64";
-#elif defined(__aarch64__) || defined(_M_ARM64)
-  return "aarch64";
-#elif defined(__riscv)
-  return "riscv";
-#elif defined(__powerpc64__)
-  return "ppc64";
-#else
-  return "unknown";
-#endif
-}
-
 // "48K" or "32M".
 size_t SizeFromText(const std::string& text) {
   size_t value = 0;
@@ -92,6 +126,7 @@ void ReadCaches(MachineInfo* info) {
     if (level == "3") info->l3_bytes = bytes;
   }
 }
+#endif
 
 }  // namespace
 
