@@ -70,9 +70,13 @@ std::string ShellQuoted(std::string_view word) {
   if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {
     return std::string(word);
   }
+#if defined(_WIN32)
+  return '"' + std::string(word) + '"';  // no name of a file has one in it
+#else
   std::string out = "'";
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
+#endif
 }
 
 std::string Printable(std::string_view text) {

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "apps/command.h"
+#include "apps/console.h"
 #include "apps/signals.h"
 #include "apps/terminal.h"
 #include "model/error.h"
@@ -35,7 +36,7 @@ struct Entry {
 class Program {
  public:
   Program();
-  int Run(int argc, char** argv);
+  int Run(std::vector<std::string> words);
   // Where the help for what was tried is: "lanewise train --help".
   const std::string& hint() const { return hint_; }
 
@@ -60,6 +61,7 @@ class Program {
 void Prepare(CLI::App& app) {
   app.set_help_flag();
   app.allow_extras();
+  app.allow_windows_style_options(false);  // a word that begins with / is a path
   app.require_subcommand(0, 1);
 }
 
@@ -160,8 +162,7 @@ std::string Program::Overview() const {
   return OverviewHelp(commands);
 }
 
-int Program::Run(int argc, char** argv) {
-  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+int Program::Run(std::vector<std::string> words) {
   if (!words.empty() && words[0] == "help") {  // lanewise help train
     words.erase(words.begin());
     words.push_back("--help");
@@ -237,7 +238,7 @@ int Main(int argc, char** argv) {
   try {
     Program program;
     try {
-      return program.Run(argc, argv);
+      return program.Run(Arguments(argc, argv));
     } catch (const UsageError& error) {
       Stderr().Error(error.what());
       Stderr().Always("See `" + program.hint() + "`.");

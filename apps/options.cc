@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdlib>
 
+#include "apps/console.h"
 #include "apps/format.h"
 #include "model/error.h"
 #include "model/nearest.h"
@@ -300,8 +300,8 @@ void Options::FromCommandLine(Option& option) {
 void Options::FromEnvironment(Option& option) {
   if (option.only_command_line || option.source == Source::kCommandLine) return;
   const std::string name = EnvironmentName(option.name);
-  const char* value = std::getenv(name.c_str());
-  if (value == nullptr || *value == '\0') return;
+  const std::string value = Environment(name).value_or("");
+  if (value.empty()) return;
   try {
     Assign(option, Source::kEnvironment, {value});
   } catch (const UsageError& error) {

@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <initializer_list>
 
+#if defined(_WIN32)
+#include <windows.h>
+#endif
+
 namespace lanewise::apps {
 
 namespace {
@@ -13,17 +17,23 @@ static_assert(std::atomic<int>::is_always_lock_free, "signal handlers need it");
 
 extern "C" void HandleStop(int signal) {
   if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
-#if defined(_WIN32)
-  std::signal(signal, HandleStop);  // Windows forgets a handler that was called
-#endif
 }
+
+#if defined(_WIN32)
+// Runs in a thread of its own.
+BOOL WINAPI HandleEvent(DWORD event) {
+  HandleStop(event == CTRL_C_EVENT ? SIGINT : SIGTERM);
+  // A program whose window was closed has some seconds to end, but no longer than this takes.
+  if (event != CTRL_C_EVENT && event != CTRL_BREAK_EVENT) Sleep(INFINITE);
+  return TRUE;
+}
+#endif
 
 }  // namespace
 
 void InstallSignalHandlers() {
 #if defined(_WIN32)
-  std::signal(SIGINT, HandleStop);
-  std::signal(SIGTERM, HandleStop);
+  SetConsoleCtrlHandler(HandleEvent, TRUE);
 #else
   // Without SA_RESTART: a read that waits for a line returns.
   struct sigaction action = {};

@@ -1,4 +1,5 @@
-// Ctrl-C and SIGTERM: the first asks for a stop, the second ends the program at once.
+// Ctrl-C and SIGTERM: the first asks for a stop, the second ends the program at once. On Windows
+// Ctrl-Break, a closed window and the end of the session are what SIGTERM is elsewhere.
 #ifndef LANEWISE_APPS_SIGNALS_H_
 #define LANEWISE_APPS_SIGNALS_H_
 

@@ -5,45 +5,19 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "apps/console.h"
 #include "apps/format.h"
 #include "apps/signals.h"
 #include "model/error.h"
-
-#if defined(_WIN32)
-#include <io.h>
-#define LANEWISE_ISATTY _isatty
-#else
-#include <sys/ioctl.h>
-#include <unistd.h>
-#define LANEWISE_ISATTY isatty
-#endif
 
 namespace lanewise::apps {
 
 namespace {
 
-constexpr int kInput = 0, kOutput = 1, kMessages = 2;
-
-int64_t ReadSome(char* data, size_t size) {
-#if defined(_WIN32)
-  return _read(kInput, data, static_cast<unsigned>(size));
-#else
-  return read(kInput, data, size);
-#endif
-}
-
-int64_t WriteSome(int stream, const char* data, size_t size) {
-#if defined(_WIN32)
-  return _write(stream, data, static_cast<unsigned>(size));
-#else
-  return write(stream, data, size);
-#endif
-}
-
 // 0, or the errno.
 int WriteAll(int stream, std::string_view bytes) {
   while (!bytes.empty()) {
-    const int64_t written = WriteSome(stream, bytes.data(), bytes.size());
+    const int64_t written = WriteStream(stream, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
       return errno;
@@ -64,7 +38,7 @@ bool FillInputBuffer() {
   char block[1 << 16];
   for (;;) {
     if (StopSignal().load() != 0) return false;
-    const int64_t size = ReadSome(block, sizeof(block));
+    const int64_t size = ReadStream(block, sizeof(block));
     if (size > 0) {
       InputBuffer().append(block, static_cast<size_t>(size));
       return true;
@@ -74,11 +48,6 @@ bool FillInputBuffer() {
       throw model::IoError(std::string("read standard input: ") + std::strerror(errno), errno);
     }
   }
-}
-
-bool TermIsDumb() {
-  const char* term = std::getenv("TERM");
-  return term != nullptr && std::strcmp(term, "dumb") == 0;
 }
 
 }  // namespace
@@ -118,22 +87,17 @@ std::optional<std::string> ReadInputLine() {
   return std::exchange(InputBuffer(), {});
 }
 
-bool InputIsTerminal() { return LANEWISE_ISATTY(kInput) != 0; }
+bool InputIsTerminal() { return IsTerminal(kInput); }
 
-bool MessagesAreOnTerminal() { return LANEWISE_ISATTY(kMessages) != 0; }
+bool MessagesAreOnTerminal() { return IsTerminal(kMessages); }
 
 bool ColorAllowed() {
-  const char* no_color = std::getenv("NO_COLOR");
-  return MessagesAreOnTerminal() && (no_color == nullptr || *no_color == '\0') && !TermIsDumb();
+  return Environment("NO_COLOR").value_or("").empty() && ShowsColor(kMessages);
 }
 
 size_t TerminalColumns() {
-#if !defined(_WIN32)
-  struct winsize size = {};
-  if (ioctl(kMessages, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-#endif
-  const char* columns = std::getenv("COLUMNS");
-  const long value = columns == nullptr ? 0 : std::strtol(columns, nullptr, 10);
+  if (const size_t columns = ColumnsOf(kMessages); columns > 0) return columns;
+  const long value = std::strtol(Environment("COLUMNS").value_or("").c_str(), nullptr, 10);
   return value > 0 && value < 10000 ? static_cast<size_t>(value) : 80;
 }
 

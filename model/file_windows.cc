@@ -1,5 +1,5 @@
-// FileSystem over Windows calls. Sharing flags let files be renamed and removed while they are open
-// or mapped, as on POSIX systems.
+// FileSystem over Windows calls. Sharing flags let files be renamed and removed while they are
+// open, as on POSIX systems; a file that is mapped may refuse both.
 #ifdef _WIN32
 
 #define NOMINMAX
@@ -12,25 +12,33 @@
 #include <limits>
 
 #include "model/file.h"
+#include "model/wide.h"
 
 namespace lanewise::model {
-namespace {
 
-std::wstring Wide(const std::string& text) {
+std::wstring Wide(std::string_view text) {
   const int bytes = static_cast<int>(text.size());
   const int size = MultiByteToWideChar(CP_UTF8, 0, text.data(), bytes, nullptr, 0);
   std::wstring wide(static_cast<size_t>(size), L'\0');
   MultiByteToWideChar(CP_UTF8, 0, text.data(), bytes, wide.data(), size);
-  std::replace(wide.begin(), wide.end(), L'/', L'\\');
   return wide;
 }
 
-std::string Narrow(const wchar_t* wide) {
-  const int size = WideCharToMultiByte(CP_UTF8, 0, wide, -1, nullptr, 0, nullptr, nullptr);
+std::string Narrow(std::wstring_view wide) {
+  const int length = static_cast<int>(wide.size());
+  const int size =
+      WideCharToMultiByte(CP_UTF8, 0, wide.data(), length, nullptr, 0, nullptr, nullptr);
   std::string text(static_cast<size_t>(size), '\0');
-  WideCharToMultiByte(CP_UTF8, 0, wide, -1, text.data(), size, nullptr, nullptr);
-  text.resize(text.empty() ? 0 : text.size() - 1);
+  WideCharToMultiByte(CP_UTF8, 0, wide.data(), length, text.data(), size, nullptr, nullptr);
   return text;
+}
+
+namespace {
+
+std::wstring WidePath(const std::string& path) {
+  std::wstring wide = Wide(path);
+  std::replace(wide.begin(), wide.end(), L'/', L'\\');
+  return wide;
 }
 
 int LastError() {
@@ -40,6 +48,7 @@ int LastError() {
       return -ENOENT;
     case ERROR_ACCESS_DENIED:
     case ERROR_SHARING_VIOLATION:
+    case ERROR_USER_MAPPED_FILE:
       return -EACCES;
     case ERROR_ALREADY_EXISTS:
     case ERROR_FILE_EXISTS:
@@ -53,6 +62,10 @@ int LastError() {
       return -ENOTDIR;
     case ERROR_LOCK_VIOLATION:
       return -EWOULDBLOCK;
+    case ERROR_BROKEN_PIPE:
+    case ERROR_NO_DATA:
+    case ERROR_PIPE_NOT_CONNECTED:
+      return -EPIPE;
     case ERROR_WRITE_PROTECT:
       return -EROFS;
     case ERROR_INVALID_FUNCTION:
@@ -86,10 +99,13 @@ class WindowsFiles final : public FileSystem {
         access |= GENERIC_WRITE, creation = OPEN_ALWAYS;
         break;
     }
-    const HANDLE handle = CreateFileW(Wide(path).c_str(), access,
+    const HANDLE handle = CreateFileW(WidePath(path).c_str(), access,
                                       FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
                                       nullptr, creation, FILE_ATTRIBUTE_NORMAL, nullptr);
-    if (handle == INVALID_HANDLE_VALUE) return LastError();
+    if (handle == INVALID_HANDLE_VALUE) {
+      const int error = LastError();
+      return error == -EACCES && IsFolder(path) ? -EISDIR : error;
+    }
     return static_cast<int64_t>(reinterpret_cast<intptr_t>(handle));
   }
 
@@ -137,7 +153,7 @@ class WindowsFiles final : public FileSystem {
   int Info(const std::string& path, FileInfo* info) override {
     WIN32_FILE_ATTRIBUTE_DATA data;
     *info = {};
-    if (!GetFileAttributesExW(Wide(path).c_str(), GetFileExInfoStandard, &data)) {
+    if (!GetFileAttributesExW(WidePath(path).c_str(), GetFileExInfoStandard, &data)) {
       const int error = LastError();
       return error == -ENOENT || error == -ENOTDIR ? 0 : error;
     }
@@ -150,7 +166,7 @@ class WindowsFiles final : public FileSystem {
 
   int List(const std::string& path, std::vector<std::string>* names) override {
     WIN32_FIND_DATAW entry;
-    const HANDLE search = FindFirstFileW(Wide(JoinPath(path, "*")).c_str(), &entry);
+    const HANDLE search = FindFirstFileW(WidePath(JoinPath(path, "*")).c_str(), &entry);
     if (search == INVALID_HANDLE_VALUE) return LastError();
     do {
       const std::string name = Narrow(entry.cFileName);
@@ -161,30 +177,43 @@ class WindowsFiles final : public FileSystem {
     return result;
   }
 
+  // Programs that look at every new file, such as virus scanners, are in the way for a moment.
   int Rename(const std::string& from, const std::string& to) override {
-    return Result(MoveFileExW(Wide(from).c_str(), Wide(to).c_str(),
-                              MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH));
+    int error = 0;
+    for (int attempt = 0; attempt < 10; ++attempt) {
+      if (attempt > 0) Sleep(50);
+      error = Result(MoveFileExW(WidePath(from).c_str(), WidePath(to).c_str(),
+                                 MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH));
+      if (error != -EACCES) break;
+    }
+    return error;
   }
   int HardLink(const std::string& existing, const std::string& link) override {
-    return Result(CreateHardLinkW(Wide(link).c_str(), Wide(existing).c_str(), nullptr));
+    return Result(CreateHardLinkW(WidePath(link).c_str(), WidePath(existing).c_str(), nullptr));
   }
   int RemoveFile(const std::string& path) override {
-    return Result(DeleteFileW(Wide(path).c_str()));
+    return Result(DeleteFileW(WidePath(path).c_str()));
   }
   int RemoveDirectory(const std::string& path) override {
-    return Result(RemoveDirectoryW(Wide(path).c_str()));
+    return Result(RemoveDirectoryW(WidePath(path).c_str()));
   }
   int MakeDirectory(const std::string& path) override {
-    return Result(CreateDirectoryW(Wide(path).c_str(), nullptr));
+    return Result(CreateDirectoryW(WidePath(path).c_str(), nullptr));
   }
   // Renaming with MOVEFILE_WRITE_THROUGH has done it already.
   int SyncDirectory(const std::string&) override { return 0; }
 
   int64_t FreeSpace(const std::string& path) override {
     ULARGE_INTEGER free;
-    if (!GetDiskFreeSpaceExW(Wide(path).c_str(), &free, nullptr, nullptr)) return LastError();
+    if (!GetDiskFreeSpaceExW(WidePath(path).c_str(), &free, nullptr, nullptr)) return LastError();
     constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     return static_cast<int64_t>(std::min<uint64_t>(free.QuadPart, kMost));
+  }
+
+ private:
+  static bool IsFolder(const std::string& path) {
+    const DWORD attributes = GetFileAttributesW(WidePath(path).c_str());
+    return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
   }
 };
 
