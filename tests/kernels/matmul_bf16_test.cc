@@ -155,9 +155,9 @@ TEST_CASE("bf16 products: any partition of C gives the same bits") {
         std::vector<std::byte> scratch(MatmulScratchBytes(m, 233, 800, true),
                                        std::byte{0xFF});  // NaN
         for (size_t i = 0; i < m;) {
-          const size_t rows = std::min(m - i, 1 + random() % 70);
+          const size_t rows = std::min<size_t>(m - i, 1 + random() % 70);
           for (size_t j = 0; j < 233;) {
-            const size_t columns = std::min(233 - j, 1 + random() % 90);
+            const size_t columns = std::min<size_t>(233 - j, 1 + random() % 90);
             Matmul(parts.args, {i, i + rows, j, j + columns}, scratch);
             j += columns;
           }

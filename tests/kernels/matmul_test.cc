@@ -134,7 +134,7 @@ TEST_CASE("Matmul: any partition of C gives the same bits") {
           Run(whole.args);
           std::vector<std::byte> scratch(MatmulScratchBytes(m, 333, k), std::byte{0xFF});  // NaN
           for (size_t i = 0; i < m;) {
-            const size_t rows = std::min(m - i, 1 + random() % 50);
+            const size_t rows = std::min<size_t>(m - i, 1 + random() % 50);
             for (size_t j = 0; j < 333;) {
               const size_t columns = std::min(333 - j, tile.columns * (1 + random() % 3));
               Matmul(parts.args, {i, i + rows, j, j + columns}, scratch);

@@ -99,8 +99,10 @@ TEST_CASE("the system's files: map, append, link, list, lock, remove") {
   WriteFileAtomically(*files, folder / "a/x", bytes);
   MappedFile mapped(*files, folder / "a/x");
   CHECK(mapped.text() == bytes);
+#ifndef _WIN32  // it may refuse that
   WriteFileAtomically(*files, folder / "a/x", "changed");
   CHECK(mapped.text() == bytes);  // the old content lives as long as its mapping
+#endif
 
   WriteFileAtomically(*files, folder / "a/empty", "");
   CHECK(MappedFile(*files, folder / "a/empty").bytes().empty());
@@ -121,6 +123,7 @@ TEST_CASE("the system's files: map, append, link, list, lock, remove") {
   }
   File third(*files, folder / "lock", OpenMode::kLock);
   CHECK(third.TryLock());
+  mapped = MappedFile();
   RemoveTree(*files, folder / "a");
   CHECK(GetInfo(*files, folder / "a").kind == FileInfo::Kind::kMissing);
   RemoveTree(*files, folder / "a");

@@ -1,36 +1,23 @@
 #include "model/run_log.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
+
+#include "tests/support/temporary_folder.h"
 
 namespace lanewise::model {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// A folder that is removed afterwards.
-class Folder {
+class Folder : public testing::TemporaryFolder {
  public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "run_log_XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string log() const { return path_ + "/log.jsonl"; }
-
-  std::string Text() const {
-    std::ifstream in(log(), std::ios::binary);
-    std::ostringstream text;
-    text << in.rdbuf();
-    return text.str();
-  }
+  std::string log() const { return *this / "log.jsonl"; }
+  std::string Text() const { return testing::ReadWhole(log()); }
   std::vector<Json> Records() const {
     std::vector<Json> records;
     std::istringstream in(Text());
@@ -40,9 +27,6 @@ class Folder {
   void Append(const std::string& bytes) const {
     std::ofstream(log(), std::ios::binary | std::ios::app) << bytes;
   }
-
- private:
-  std::string path_;
 };
 
 StepReport StepAt(int64_t step, double loss) {

@@ -2,11 +2,10 @@
 #ifndef LANEWISE_TESTS_SUPPORT_TEMPORARY_FOLDER_H_
 #define LANEWISE_TESTS_SUPPORT_TEMPORARY_FOLDER_H_
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 
 namespace lanewise::testing {
@@ -27,8 +26,10 @@ inline void WriteWhole(const std::string& path, const std::string& bytes) {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    path_ = (std::filesystem::temp_directory_path() / "lanewise-test-XXXXXX").string();
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+    do {
+      const std::string name = "lanewise-test-" + std::to_string(std::random_device()());
+      path_ = (std::filesystem::temp_directory_path() / name).string();
+    } while (!std::filesystem::create_directory(path_));
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
