@@ -1,5 +1,6 @@
-// The program on other machines: older x86-64 CPUs and, after `./dev aarch64`, Arm; each emulated
-// by QEMU. What one machine writes the other reads, and both compute the same to 1e-5.
+// The program on other machines: older x86-64 CPUs and, after `./dev aarch64`, Arm, each emulated
+// by QEMU; and after `./dev windows` the one for Windows under Wine. What one machine writes the
+// other reads, and both compute the same to 1e-5.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/targets.h"
 #include "tests/support/process.h"
 
 namespace {
@@ -70,6 +72,10 @@ std::vector<Machine> OtherMachines() {
                                       std::pair{"max,sve-default-vector-length=32", "SVE_256"}}) {
       machines.push_back({{qemu, "-cpu", cpu, arm}, target});
     }
+  }
+  const char* windows = std::getenv("LANEWISE_WINDOWS_PROGRAM");
+  if (const std::string wine = FindInPath("wine"); windows != nullptr && !wine.empty()) {
+    machines.push_back({{wine, windows}, lanewise::kernels::TargetName()});
   }
   return machines;
 }
@@ -149,7 +155,7 @@ TEST_CASE("each machine chooses its target, and says so") {
   const std::vector<Machine> machines = OtherMachines();
   if (machines.empty()) SkipAll("no QEMU here; install qemu-user");
   for (const Machine& machine : machines) {
-    CAPTURE(machine.program[2]);
+    CAPTURE(machine.target);
 #if !defined(LANEWISE_NATIVE)
     const Json info = JsonOutput(machine, {"info", "--machine", "--json", "--threads", "2"});
     CHECK(info["simd_target"] == machine.target);
@@ -174,7 +180,7 @@ TEST_CASE("a model goes from machine to machine") {
     for (const Machine& machine : OtherMachines()) {
       if (!machine.trains) continue;
       CAPTURE(model);
-      CAPTURE(machine.program[2]);
+      CAPTURE(machine.target);
       const std::string there = folder / (model + "-" + machine.target);
       Output(machine, Train(model, data, there));
       CheckSame(Losses(here), Losses(there));
