@@ -56,13 +56,12 @@ struct Scheduler::Impl {
   explicit Impl(size_t threads)
       : limit(oneapi::tbb::global_control::max_allowed_parallelism, threads),
         arena(static_cast<int>(threads), /*reserved_for_masters=*/1),
-        team(std::make_shared<Team>(threads - 1)) {
+        team(Team::Take(threads - 1)) {
     arena.initialize();
   }
-  ~Impl() { team->Dismiss(); }
   oneapi::tbb::global_control limit;
   oneapi::tbb::task_arena arena;
-  std::shared_ptr<Team> team;
+  Team::Handle team;
 };
 
 Scheduler::Scheduler(size_t threads) : threads_(threads == 0 ? AvailableThreads() : threads) {
@@ -73,7 +72,7 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Run(size_t tasks, FunctionRef<void(size_t, size_t)> fn) const {
   const auto wake = [this](size_t member) {
-    impl_->arena.enqueue([team = impl_->team, member] { team->Member(member); });
+    impl_->arena.enqueue([team = impl_->team.get(), member] { team->Member(member); });
   };
   if (impl_->team->Run(tasks, fn, wake)) return;
   // The team has a loop already: this one is inside of it, or another thread's.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -46,7 +47,30 @@ class Wait {
 
 thread_local bool in_loop = false;
 
+// Teams without a scheduler, linked by next_idle_.
+std::mutex idle_mutex;
+Team* idle = nullptr;
+
 }  // namespace
+
+Team::Handle Team::Take(size_t members) {
+  const std::lock_guard<std::mutex> lock(idle_mutex);
+  for (Team** place = &idle; *place != nullptr; place = &(*place)->next_idle_) {
+    Team* team = *place;
+    if (team->members_ != members) continue;
+    *place = team->next_idle_;
+    --team->elsewhere_;
+    return Handle(team);
+  }
+  return Handle(new Team(members));
+}
+
+void Team::Dismiss::operator()(Team* team) const {
+  ++team->elsewhere_;
+  const std::lock_guard<std::mutex> lock(idle_mutex);
+  team->next_idle_ = idle;
+  idle = team;
+}
 
 Team::Team(size_t members)
     : members_(members), present_(std::make_unique<std::atomic<bool>[]>(members + 1)) {}

@@ -17,13 +17,20 @@ namespace lanewise::runtime {
 // one awake, for a while. Each member is a task of oneTBB on one of its threads and goes back there
 // when no loop comes, or when a loop that runs elsewhere (nested, or of another thread) needs it.
 //
-// Shared with the members, which may outlive the scheduler by a moment.
+// A called member may come when the scheduler has ended, or never when the process ends: oneTBB does
+// not say. So no team is destroyed; the next scheduler of as many threads takes it over, with
+// members that are still to come.
 class Team {
  public:
   using Body = FunctionRef<void(size_t task, size_t worker)>;
 
-  // `members` workers beside the caller.
-  explicit Team(size_t members);
+  struct Dismiss {
+    void operator()(Team* team) const;
+  };
+  using Handle = std::unique_ptr<Team, Dismiss>;
+
+  // `members` workers beside the caller. Safe from any thread.
+  static Handle Take(size_t members);
 
   // A loop as Parallel::For says, the caller being worker 0. Members that sleep are called with
   // wake(member), which has to make some thread run Member(member); the loop does not wait for
@@ -45,13 +52,15 @@ class Team {
     Team& team_;
   };
 
-  // For good. Does not wait.
-  void Dismiss() { ++elsewhere_; }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
 
  private:
+  explicit Team(size_t members);
   void Work(size_t worker);
 
   const size_t members_;
+  Team* next_idle_ = nullptr;
   std::unique_ptr<std::atomic<bool>[]> present_;  // [members + 1], called and not gone again
   std::atomic<bool> taken_{false};                // by the caller of the running loop
   std::atomic<int> elsewhere_{0};
