@@ -11,6 +11,7 @@
 #include <new>
 
 #include "runtime/arena.h"
+#include "runtime/parallel.h"
 #include "tests/faults/cycle.h"
 #include "tests/support/counting_new.h"
 #include "tests/support/memory_files.h"
@@ -62,26 +63,33 @@ enum End {
   kWrong = 43,
 };
 
-// Each allocation is refused to a copy of this process, which then has all its state.
+// Each allocation is refused to a copy of this process, which then has all its state. As many
+// copies run at once as there are processors.
 struct Copies {
   size_t calls = 0;
   size_t stride = 1;
+  size_t running = 0;
   bool is_copy = false;
   std::map<int, size_t> ends;
 };
 Copies copies;
 
+void WaitForACopy() {
+  int status = 0;
+  wait(&status);
+  --copies.running;
+  ++copies.ends[WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)];
+}
+
 bool RefuseToACopy() {
   if (copies.is_copy || ++copies.calls % copies.stride != 0) return false;
-  const pid_t process = fork();
-  if (process == 0) {
+  if (copies.running == runtime::AvailableThreads()) WaitForACopy();
+  if (fork() == 0) {
     copies.is_copy = true;
     alarm(60);
     return true;
   }
-  int status = 0;
-  waitpid(process, &status, 0);
-  ++copies.ends[WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)];
+  ++copies.running;
   return false;
 }
 
@@ -134,6 +142,7 @@ TEST_CASE("every small allocation is refused once") {
     copies.stride = Soak() ? 1 : 89;  // a prime: no two samples of a loop meet the same place
     std::fflush(nullptr);
     RefuseEach(cycle, expected);
+    while (copies.running > 0) WaitForACopy();
     size_t total = 0;
     for (const auto& [end, count] : copies.ends) {
       CAPTURE(end);
