@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 
 #include "hwy/targets.h"
@@ -22,6 +23,12 @@ inline bool CompiledFor(const std::string& target) {
   return false;
 }
 
+// Whether the name contains $LANEWISE_TEST_TARGETS: with an emulator, one set at a time takes long.
+inline bool Wanted(const std::string& target) {
+  const char* part = std::getenv("LANEWISE_TEST_TARGETS");
+  return part == nullptr || target.find(part) != std::string::npos;
+}
+
 // Calls fn() with each target in turn that this CPU has and the kernels under test are compiled
 // for, best first, and restores the best one afterwards, also when fn throws. A failing assertion
 // prints the target's name.
@@ -30,13 +37,16 @@ void ForEachTarget(Fn&& fn) {
   struct Restore {
     ~Restore() { kernels::ForceTarget("auto"); }
   } restore;
+  bool any = false;
   for (const std::string target : kernels::SupportedTargetNames()) {
-    if (!CompiledFor(target)) continue;
+    if (!CompiledFor(target) || !Wanted(target)) continue;
+    any = true;
     CAPTURE(target);
     REQUIRE(kernels::ForceTarget(target));
     REQUIRE(kernels::TargetName() == target);
     fn();
   }
+  REQUIRE(any);
 }
 
 }  // namespace lanewise::testing
