@@ -62,8 +62,8 @@ class EvalCommand : public Command {
                                static_cast<size_t>(stride_.value_or(0)), dtype_ == "bf16");
     model::EvaluateOptions evaluate;
     evaluate.per_token = per_token_;
-    evaluate.progress = [](double done) {
-      Stderr().Progress({"evaluating", FormatFixed(100 * done, 0) + "%"});
+    evaluate.progress = [left = TimeLeft()](double done) mutable {
+      Stderr().Progress({"evaluating", FormatFixed(100 * done, 0) + "%", left.At(done)});
       return StopSignal().load() == 0;
     };
     const model::EvaluateResult result = evaluator.Run(loaded.weights(), tokens, evaluate);

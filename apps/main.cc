@@ -244,6 +244,9 @@ int Main(int argc, char** argv) {
       Stderr().Always("See `" + program.hint() + "`.");
       return error.exit_code();
     }
+  } catch (const Stopped&) {
+    Stderr().Line(std::string("Stopped by ") + StopSignalName());
+    return SignalExitCode();
   } catch (const PipeClosed&) {
     return 141;  // as a program that SIGPIPE ended
   } catch (const model::Error& error) {

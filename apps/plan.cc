@@ -161,7 +161,8 @@ int PlanCommand::Run(model::FileSystem& files, const Options& /*options*/) {
       flags_.data().empty()
           ? AssumedText()
           : model::ReadTrainText(files, flags_.data(), flags_.options().val_fraction,
-                                 flags_.options().tokenizer, tokenizer);
+                                 flags_.options().tokenizer, tokenizer, ReadingProgress());
+  Stderr().ClearProgress();
   TrainPlan plan = MakePlan(flags_, text, config, gflops);
   const model::MemoryPlan memory =
       model::PlanMemory(plan, scheduler->threads(),

@@ -16,6 +16,9 @@ const std::atomic<int>& StopSignal();
 // 130 or 143 after a signal, else 0.
 int SignalExitCode();
 
+// Thrown where a signal ends work that leaves nothing behind.
+struct Stopped {};
+
 // "Ctrl-C" or "SIGTERM".
 const char* StopSignalName();
 

@@ -147,6 +147,18 @@ void Messages::ClearProgress() {
   shown_ = 0;
 }
 
+std::string TimeLeft::At(double done) {
+  const auto now = std::chrono::steady_clock::now();
+  if (done < last_done_) {
+    begin_ = now;
+    begin_done_ = done;
+  }
+  last_done_ = done;
+  const double seconds = std::chrono::duration<double>(now - begin_).count();
+  if (seconds < 1 || done <= begin_done_) return "";
+  return FormatDuration(seconds * (1 - done) / (done - begin_done_)) + " left";
+}
+
 Messages& Stderr() {
   static Messages instance;
   return instance;

@@ -58,6 +58,18 @@ class Messages {
 
 Messages& Stderr();
 
+// Of work of which the share that is done is known.
+class TimeLeft {
+ public:
+  // "1m 20s left"; empty in the first second. Starts anew when `done` becomes less.
+  std::string At(double done);
+
+ private:
+  std::chrono::steady_clock::time_point begin_{};
+  double begin_done_ = 0;
+  double last_done_ = 2;
+};
+
 }  // namespace lanewise::apps
 
 #endif  // LANEWISE_APPS_TERMINAL_H_

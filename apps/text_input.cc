@@ -1,8 +1,20 @@
 #include "apps/text_input.h"
 
+#include "apps/format.h"
+#include "apps/signals.h"
+#include "apps/terminal.h"
 #include "model/error.h"
 
 namespace lanewise::apps {
+
+std::function<void(double)> ReadingProgress() {
+  return [left = TimeLeft()](double done) mutable {
+    const std::string time = left.At(done);
+    if (time.empty()) return;
+    if (SignalExitCode() != 0) throw Stopped();
+    Stderr().Progress({"reading the text", FormatFixed(100 * done, 0) + "%", time});
+  };
+}
 
 void TextInput::Declare(Options& options) {
   options.Exclusive("data");
@@ -25,7 +37,11 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
   } else {
     const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
     const model::TextCorpus corpus(files, data_);
-    tokens = model::Tokenize(tokenizer, corpus.texts());
+    tokens = model::Tokenize(
+        tokenizer, corpus.texts(), [show = ReadingProgress(), &corpus](uint64_t bytes) {
+          show(static_cast<double>(bytes) / static_cast<double>(corpus.bytes()));
+        });
+    Stderr().ClearProgress();
   }
   if (tokens.size() < 2) {
     throw model::InputError((from_ids() ? ids_ : data_.front()) + ": has " +

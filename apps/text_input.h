@@ -2,6 +2,7 @@
 #ifndef LANEWISE_APPS_TEXT_INPUT_H_
 #define LANEWISE_APPS_TEXT_INPUT_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,10 @@
 #include "model/loaded_model.h"
 
 namespace lanewise::apps {
+
+// For who reads a text: shows how far it is after a second, from when on a signal ends it
+// (Stopped).
+std::function<void(double done)> ReadingProgress();
 
 inline constexpr const char* kModelHelp =
     "run folder, checkpoint folder, .safetensors file, lrnnC01/02 or llama2.c file";

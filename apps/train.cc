@@ -156,7 +156,8 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
   }
   const model::TrainOptions& options = flags_.options();
   run->text = model::ReadTrainText(files, flags_.data(), options.val_fraction, options.tokenizer,
-                                   tokenizer);
+                                   tokenizer, ReadingProgress());
+  Stderr().ClearProgress();
   run->plan = MakePlan(flags_, run->text, config, gflops);
   model::MakeDirectories(files, out_);
   LockRun(files, run);
@@ -175,7 +176,9 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
   const std::vector<std::string>& paths = flags_.data().empty() ? stored.data : flags_.data();
   if (paths.empty())
     throw UsageError("--data FILE is missing: this run does not say where its text is");
-  run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer);
+  run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer,
+                                   ReadingProgress());
+  Stderr().ClearProgress();
   run->plan.data = run->text.paths;
   Lengthen(run->text, &run->plan);
 }

@@ -85,8 +85,8 @@ void TrainPrinter::PlainLine() {
 
 void TrainPrinter::OnEvaluateProgress(double done) {
   if (!Stderr().live()) return;
-  Stderr().Progress(
-      {"step " + std::to_string(last_.step), "evaluating " + FormatFixed(100 * done, 0) + "%"});
+  Stderr().Progress({"step " + std::to_string(last_.step),
+                     "evaluating " + FormatFixed(100 * done, 0) + "%", evaluation_.At(done)});
 }
 
 void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
@@ -96,7 +96,11 @@ void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
   if (report.val_bits_per_byte > 0) {
     line += ", " + FormatFixed(report.val_bits_per_byte, 4) + " bits/byte";
   }
-  if (report.whole) line += " (whole split)";
+  if (report.whole) {
+    line += " (whole split)";
+  } else if (report.last) {
+    line += " (" + FormatCount(static_cast<double>(report.tokens)) + " tokens of the split)";
+  }
   if (report.best) line += "  best";
   line += "  " + FormatDuration(last_.seconds);
   Stderr().Line(line);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 
+#include "apps/terminal.h"
 #include "model/trainer.h"
 
 namespace lanewise::apps {
@@ -27,6 +28,7 @@ class TrainPrinter : public model::TrainObserver {
   model::StepReport last_;
   double smooth_loss_ = 0;
   double smooth_rate_ = 0;
+  TimeLeft evaluation_;
   std::chrono::steady_clock::time_point printed_{};
   bool any_ = false;
 };

@@ -159,12 +159,16 @@ void TokenArray::ShrinkToFit() {
   std::visit([](auto& stored) { stored.shrink_to_fit(); }, ids_);
 }
 
-TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts) {
+TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts,
+                    const ReadProgress& progress) {
   TokenArray tokens(tokenizer.vocab_size());
   const int32_t bos = tokenizer.bos_id();
   for (const std::string_view text : texts) {
     if (bos >= 0) tokens.Append({&bos, 1});
-    tokenizer.EncodeTo(text, [&](std::span<const int32_t> ids) { tokens.Append(ids); });
+    tokenizer.EncodeTo(text, [&](std::span<const int32_t> ids, size_t bytes) {
+      tokens.Append(ids);
+      if (progress) progress(tokens.bytes + bytes);
+    });
     tokens.bytes += text.size();
   }
   tokens.ShrinkToFit();

@@ -64,7 +64,8 @@ class TokenArray {
 };
 
 // Tokenizes the texts one after the other; each begins with the tokenizer's BOS, if it has one.
-TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts);
+TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts,
+                    const ReadProgress& progress = {});
 
 // Reads whitespace-separated ids; InputError names the line of what is no id below vocab_size.
 TokenArray ReadTokenIds(FileSystem& files, const std::string& path, int32_t vocab_size);

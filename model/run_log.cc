@@ -125,6 +125,7 @@ void RunLog::Evaluate(const EvalReport& report) {
   OrderedJson record = {{"step", report.step},
                         {"val_loss", report.val_loss},
                         {"val_bits_per_byte", report.val_bits_per_byte}};
+  record["val_tokens"] = report.tokens;
   if (report.whole) record["whole"] = true;
   if (report.best) record["best"] = true;
   if (!report.sample.empty()) record["sample"] = report.sample;

@@ -1,7 +1,8 @@
 // log.jsonl: what happened in a run, one JSON object a line, each written when it happens.
 //   a step:         step, loss, lr, grad_norm, tokens, tokens_per_second, mfu, seconds
 //                   (and "skipped": true where nothing was updated)
-//   an evaluation:  step, val_loss, val_bits_per_byte, and whole, best, sample where they apply
+//   an evaluation:  step, val_loss, val_bits_per_byte, val_tokens, and whole, best, sample where
+//                   they apply
 //   the end:        steps, tokens, seconds, train_loss, final_val_loss, final_val_bits_per_byte,
 //                   best_val_loss, peak_memory_bytes, finished
 // What is not finite is null.

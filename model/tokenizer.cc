@@ -39,8 +39,9 @@ std::unique_ptr<TokenDecoder> MakePlainDecoder(const Tokenizer& tokenizer) {
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
   std::vector<int32_t> ids;
-  EncodeTo(text,
-           [&](std::span<const int32_t> part) { ids.insert(ids.end(), part.begin(), part.end()); });
+  EncodeTo(text, [&](std::span<const int32_t> part, size_t) {
+    ids.insert(ids.end(), part.begin(), part.end());
+  });
   return ids;
 }
 
@@ -59,7 +60,7 @@ std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
   if (kind == "auto") kind = bytes < kWordsFromBytes ? "char" : "word";
   if (kind == "byte") return MakeByteTokenizer();
   if (kind == "char") return BuildCharTokenizer(texts);
-  if (kind == "word") return BuildWordTokenizer(texts, options.max_vocab);
+  if (kind == "word") return BuildWordTokenizer(texts, options);
   throw UsageError(UnknownName("tokenizer", kind, {"auto", "byte", "char", "word"}));
 }
 

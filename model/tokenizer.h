@@ -15,7 +15,11 @@
 namespace lanewise::model {
 
 // Takes the next ids of a text.
-using TokenSink = std::function<void(std::span<const int32_t>)>;
+// Ids of a text in pieces; `bytes` of the text are read so far.
+using TokenSink = std::function<void(std::span<const int32_t> ids, size_t bytes)>;
+
+// Called now and then with the bytes that are read so far. What it throws ends the reading.
+using ReadProgress = std::function<void(uint64_t bytes)>;
 
 // Turns ids into text one at a time. Has the memory that some tokenizers need between ids.
 class TokenDecoder {
@@ -53,6 +57,7 @@ class Tokenizer {
 struct TokenizerOptions {
   // Entries of a word vocabulary, the 256 bytes included; 0 chooses by the size of the text.
   int32_t max_vocab = 0;
+  ReadProgress progress = {};
 };
 
 // Kinds for new models: "byte", "char", "word", "auto" (char below 20,000 bytes, else word).

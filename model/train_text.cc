@@ -19,7 +19,8 @@ uint64_t BytesOf(const std::vector<std::string_view>& texts) {
 }  // namespace
 
 TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
-                        double val_fraction, const std::string& kind, const Json& known) {
+                        double val_fraction, const std::string& kind, const Json& known,
+                        const std::function<void(double done)>& progress) {
   const TextCorpus corpus(files, paths);
   const TextSplit split = SplitTexts(corpus.texts(), val_fraction);
   TrainText text;
@@ -33,10 +34,18 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
                      std::to_string(text.validation_bytes) +
                      " went to validation; more text is needed");
   }
-  text.tokenizer = known.is_null() ? BuildTokenizer(kind, split.train, {})
+  const uint64_t built = known.is_null() ? text.train_bytes : 0;
+  const uint64_t all = built + text.train_bytes + text.validation_bytes;
+  const auto after = [&](uint64_t before) {
+    return [&progress, before, all](uint64_t bytes) {
+      if (progress) progress(static_cast<double>(before + bytes) / static_cast<double>(all));
+    };
+  };
+  text.tokenizer = known.is_null() ? BuildTokenizer(kind, split.train, {.progress = after(0)})
                                    : MakeTokenizer(known, "the run's tokenizer");
-  text.data.train = Tokenize(*text.tokenizer, split.train);
-  text.data.validation = Tokenize(*text.tokenizer, split.validation);
+  text.data.train = Tokenize(*text.tokenizer, split.train, after(built));
+  text.data.validation =
+      Tokenize(*text.tokenizer, split.validation, after(built + text.train_bytes));
   text.data.hash = corpus.Hash();
   if (text.data.train.size() < 2) {
     throw InputError(corpus.paths().front() + ": " + std::to_string(text.data.train.size()) +

@@ -3,6 +3,7 @@
 #define LANEWISE_MODEL_TRAIN_TEXT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,9 +24,11 @@ struct TrainText {
 
 // Reads files and folders (see TextCorpus) and cuts off the last `val_fraction` for validation. The
 // tokenizer is `known` (a run's or another model's) or, where that is null, a new one of this kind,
-// made from the training part. InputError for data from which nothing can be learned.
+// made from the training part. InputError for data from which nothing can be learned. `progress` is
+// called now and then with the share that is done; what it throws ends the reading.
 TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
-                        double val_fraction, const std::string& kind, const Json& known);
+                        double val_fraction, const std::string& kind, const Json& known,
+                        const std::function<void(double done)>& progress = {});
 
 // Steps of a run of so many tokens, or epochs of `train_tokens`.
 int64_t StepsForTokens(const TrainPlan& plan, double tokens);

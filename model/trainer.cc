@@ -24,6 +24,9 @@ namespace {
 
 constexpr int kMaxSkippedSteps = 10;
 constexpr size_t kSampleTokens = 96;
+// The last evaluation covers this much of the validation split, or a token for every four trained,
+// which takes at most about a tenth of the training's time.
+constexpr uint64_t kLastEvalTokens = uint64_t{1} << 17;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -73,7 +76,10 @@ class Trainer::Impl {
   TrainStep::Loss Gradients(int64_t step);
   StepReport DoStep();
   void ResetAfterSkip();
-  void Evaluate(bool whole);
+  void Evaluate(const TokenArray& part, bool last);
+  void EvaluateLast();
+  // What evaluations while training read.
+  const TokenArray& Usual() const { return excerpt_.size() > 0 ? excerpt_ : data_.validation; }
   std::string Sample();
   void Save();
   bool Stopping() const { return setup_.stop != nullptr && setup_.stop->load() != 0; }
@@ -329,23 +335,23 @@ StepReport Trainer::Impl::DoStep() {
   return report;
 }
 
-void Trainer::Impl::Evaluate(bool whole) {
+void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   if (evaluator_ == nullptr) return;
   EvaluateOptions options;
-  if (excerpt_.size() == 0) whole = true;
   options.progress = [&](double done) {
     observer_->OnEvaluateProgress(done);
     return !Stopping();
   };
-  const EvaluateResult result =
-      evaluator_->Run(Reading(), whole ? data_.validation : excerpt_, options);
+  const EvaluateResult result = evaluator_->Run(Reading(), part, options);
   // A part that was cut short must not be compared with whole ones.
   if (Stopping()) return;
   EvalReport report;
   report.step = done_;
   report.val_loss = result.cross_entropy;
   report.val_bits_per_byte = result.bits_per_byte;
-  report.whole = whole;
+  report.whole = part.size() == data_.validation.size();
+  report.last = last;
+  report.tokens = part.size();
   val_loss_ = result.cross_entropy;
   val_bits_ = result.bits_per_byte;
   // Checkpoints are compared over the same part of the split; the last evaluation may follow over
@@ -360,6 +366,18 @@ void Trainer::Impl::Evaluate(bool whole) {
   }
   if (record_) record_->Evaluate(report);
   observer_->OnEvaluate(report);
+}
+
+// After the last step: as the others, so that it can be compared, and over more of the split.
+void Trainer::Impl::EvaluateLast() {
+  if (evaluated_step_ != done_) Evaluate(Usual(), false);
+  const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 4);
+  if (Usual().size() >= std::min(tokens, data_.validation.size())) return;
+  if (tokens >= data_.validation.size()) {
+    Evaluate(data_.validation, true);
+  } else {
+    Evaluate(Excerpt(data_.validation, tokens, model_->vocab_size()), true);
+  }
 }
 
 // A short text in the model's own words, from nothing but a newline (or the text's first token).
@@ -415,14 +433,13 @@ FinishReport Trainer::Impl::Run() {
     if (record_) record_->Step(report);
     observer_->OnStep(report);
     const bool last = done_ == plan_.steps;
-    if (!last && plan_.eval_every > 0 && done_ % plan_.eval_every == 0) Evaluate(false);
+    if (!last && plan_.eval_every > 0 && done_ % plan_.eval_every == 0) {
+      Evaluate(Usual(), false);
+    }
     if (!last && plan_.save_every > 0 && done_ % plan_.save_every == 0) Save();
   }
   const bool finished = done_ >= plan_.steps;
-  if (finished) {
-    if (evaluated_step_ != done_) Evaluate(false);
-    if (excerpt_.size() > 0) Evaluate(true);
-  }
+  if (finished) EvaluateLast();
   Save();
   FinishReport report;
   report.step = done_;

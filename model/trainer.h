@@ -40,6 +40,8 @@ struct EvalReport {
   double val_loss = 0;
   double val_bits_per_byte = 0;
   bool whole = false;  // over the whole validation split
+  bool last = false;   // over as much of the split as a training of this length has time for
+  uint64_t tokens = 0;
   bool best = false;
   std::string sample;  // generated text; empty without one
 };

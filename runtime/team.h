@@ -17,8 +17,8 @@ namespace lanewise::runtime {
 // one awake, for a while. Each member is a task of oneTBB on one of its threads and goes back there
 // when no loop comes, or when a loop that runs elsewhere (nested, or of another thread) needs it.
 //
-// A called member may come when the scheduler has ended, or never when the process ends: oneTBB does
-// not say. So no team is destroyed; the next scheduler of as many threads takes it over, with
+// A called member may come when the scheduler has ended, or never when the process ends: oneTBB
+// does not say. So no team is destroyed; the next scheduler of as many threads takes it over, with
 // members that are still to come.
 class Team {
  public:

@@ -15,8 +15,11 @@ class ByteTokenizer final : public Tokenizer {
   bool lossless() const override { return true; }
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
-    TokenBuffer buffer(sink);
-    for (const char c : text) buffer.Push(static_cast<unsigned char>(c));
+    TokenBuffer buffer(text, sink);
+    for (const char& c : text) {
+      buffer.At(&c);
+      buffer.Push(static_cast<unsigned char>(c));
+    }
     buffer.Flush();
   }
 
@@ -41,8 +44,9 @@ class CharTokenizer final : public Tokenizer {
   bool lossless() const override { return true; }
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
-    TokenBuffer buffer(sink);
-    for (const char c : text) {
+    TokenBuffer buffer(text, sink);
+    for (const char& c : text) {
+      buffer.At(&c);
       const auto byte = static_cast<unsigned char>(c);
       if (ids_[byte] >= 0) {
         buffer.Push(ids_[byte]);
@@ -112,8 +116,11 @@ class SeedCharTokenizer final : public Tokenizer {
   bool lossless() const override { return false; }
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
-    TokenBuffer buffer(sink);
-    for (const char c : text) buffer.Push(ids_[static_cast<unsigned char>(c)]);
+    TokenBuffer buffer(text, sink);
+    for (const char& c : text) {
+      buffer.At(&c);
+      buffer.Push(ids_[static_cast<unsigned char>(c)]);
+    }
     buffer.Flush();
   }
 

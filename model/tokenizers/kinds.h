@@ -32,7 +32,7 @@ std::unique_ptr<Tokenizer> BuildCharTokenizer(std::span<const std::string_view> 
 std::unique_ptr<Tokenizer> MakeWordTokenizer(std::vector<std::string> words);
 std::unique_ptr<Tokenizer> WordTokenizerFromJson(const Json& json, const std::string& where);
 std::unique_ptr<Tokenizer> BuildWordTokenizer(std::span<const std::string_view> texts,
-                                              int32_t max_vocab);
+                                              const TokenizerOptions& options);
 
 // seed-char and seed-word: as the seed program encodes and decodes; not lossless.
 std::unique_ptr<Tokenizer> SeedCharTokenizerFromJson(const Json& json, const std::string& where);
@@ -47,22 +47,29 @@ bool IsWordSeparator(char c);
 // A decoder for tokenizers whose tokens do not depend on each other.
 std::unique_ptr<TokenDecoder> MakePlainDecoder(const Tokenizer& tokenizer);
 
-// Gathers ids and hands them on in large pieces. Flush at the end.
+// Gathers the ids of a text and hands them on in large pieces. Flush at the end.
 class TokenBuffer {
  public:
-  explicit TokenBuffer(const TokenSink& sink) : sink_(sink) { ids_.reserve(kSize); }
+  TokenBuffer(std::string_view text, const TokenSink& sink)
+      : sink_(sink), begin_(text.data()), read_(begin_) {
+    ids_.reserve(kSize);
+  }
+  // What is pushed next begins there in the text.
+  void At(const char* position) { read_ = position; }
   void Push(int32_t id) {
     ids_.push_back(id);
     if (ids_.size() == kSize) Flush();
   }
   void Flush() {
-    if (!ids_.empty()) sink_(ids_);
+    if (!ids_.empty()) sink_(ids_, static_cast<size_t>(read_ - begin_));
     ids_.clear();
   }
 
  private:
   static constexpr size_t kSize = 8192;
   const TokenSink& sink_;
+  const char* const begin_;
+  const char* read_;
   std::vector<int32_t> ids_;
 };
 

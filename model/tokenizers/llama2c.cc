@@ -133,7 +133,7 @@ class Llama2cTokenizer final : public Tokenizer {
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
     if (text.empty()) return;
-    TokenBuffer buffer(sink);
+    TokenBuffer buffer(text, sink);
     Merger merger(ids_, scores_, longest_);
     // The prefixed space belongs to the first segment. Where no token has a space after another
     // character, nothing merges across the beginning of a word: words are encoded one by one.
@@ -142,6 +142,7 @@ class Llama2cTokenizer final : public Tokenizer {
     merger.Encode(first, &buffer);
     while (end < text.size()) {
       const size_t begin = end;
+      buffer.At(text.data() + begin);
       end = SegmentEnd(text, begin);
       merger.Encode(text.substr(begin, end - begin), &buffer);
     }

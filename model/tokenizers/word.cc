@@ -48,11 +48,12 @@ class WordTokenizer final : public Tokenizer {
   bool lossless() const override { return true; }
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
-    TokenBuffer buffer(sink);
+    TokenBuffer buffer(text, sink);
     const auto push_byte = [&](char c) { buffer.Push(static_cast<unsigned char>(c)); };
     CutWords(
         text,
         [&](std::string_view piece) {
+          buffer.At(piece.data());
           auto found = ids_.find(piece);
           if (found == ids_.end() && piece[0] == ' ') {
             push_byte(' ');
@@ -105,10 +106,11 @@ class SeedWordTokenizer final : public Tokenizer {
   bool lossless() const override { return false; }
 
   void EncodeTo(std::string_view text, const TokenSink& sink) const override {
-    TokenBuffer buffer(sink);
+    TokenBuffer buffer(text, sink);
     size_t begin = 0;
     for (size_t i = 0; i <= text.size(); ++i) {
       if (i < text.size() && !IsWordSeparator(text[i])) continue;
+      buffer.At(text.data() + begin);
       if (i > begin) {
         const auto found = ids_.find(text.substr(begin, std::min(i - begin, kLongestSeedWord)));
         buffer.Push(found == ids_.end() ? data_.unk : found->second);
@@ -223,17 +225,24 @@ std::unique_ptr<Tokenizer> WordTokenizerFromJson(const Json& json, const std::st
 }
 
 std::unique_ptr<Tokenizer> BuildWordTokenizer(std::span<const std::string_view> texts,
-                                              int32_t max_vocab) {
+                                              const TokenizerOptions& options) {
+  constexpr size_t kReport = size_t{1} << 20;
+  int32_t max_vocab = options.max_vocab;
   uint64_t bytes = 0;
   std::unordered_map<std::string_view, uint64_t> counts;
   for (const std::string_view text : texts) {
-    bytes += text.size();
+    size_t report = kReport;
     CutWords(
         text,
         [&](std::string_view piece) {
           if (piece.size() > 1 && piece.size() <= kLongestWord) ++counts[piece];
+          const auto at = static_cast<size_t>(piece.data() - text.data());
+          if (at < report) return;
+          report = at + kReport;
+          if (options.progress) options.progress(bytes + at);
         },
         [](char) {});
+    bytes += text.size();
   }
   if (max_vocab == 0) max_vocab = DefaultVocabulary(bytes);
   if (max_vocab < kBytes || max_vocab > kMostEntries) {

@@ -2,7 +2,6 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,9 +20,12 @@ TEST_CASE("The best supported target runs unless another is forced") {
 TEST_CASE("Every supported target can be forced, and then runs") {
   std::vector<std::string> seen;
   testing::ForEachTarget([&] { seen.emplace_back(kernels::TargetName()); });
-  const std::vector<const char*> names = kernels::SupportedTargetNames();
-  CHECK(std::ranges::equal(seen, names));
-  CHECK(std::string(kernels::TargetName()) == names.front());
+  std::vector<std::string> names;
+  for (const char* name : kernels::SupportedTargetNames()) {
+    if (testing::Wanted(name)) names.emplace_back(name);
+  }
+  CHECK(seen == names);
+  CHECK(std::string(kernels::TargetName()) == kernels::SupportedTargetNames().front());
 }
 
 TEST_CASE("The list of targets is the same while one is forced") {

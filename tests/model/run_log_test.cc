@@ -44,7 +44,11 @@ StepReport StepAt(int64_t step, double loss) {
 }
 
 EvalReport EvalAt(int64_t step, double loss) {
-  return {.step = step, .val_loss = loss, .val_bits_per_byte = loss / std::log(2.0), .sample = ""};
+  return {.step = step,
+          .val_loss = loss,
+          .val_bits_per_byte = loss / std::log(2.0),
+          .tokens = 111'540,
+          .sample = ""};
 }
 
 FinishReport FinishAt(int64_t step) {
@@ -75,8 +79,10 @@ TEST_CASE("each record has its fields and is on the disk at once") {
                      {"seconds", 0.05}});
   CHECK(folder.Text().starts_with("{\"step\":1,\"loss\":0.3333333333333333,"));
   log.Evaluate(EvalAt(1, 2.5));
-  CHECK(folder.Records()[1] ==
-        Json{{"step", 1}, {"val_loss", 2.5}, {"val_bits_per_byte", 2.5 / std::log(2.0)}});
+  CHECK(folder.Records()[1] == Json{{"step", 1},
+                                    {"val_loss", 2.5},
+                                    {"val_bits_per_byte", 2.5 / std::log(2.0)},
+                                    {"val_tokens", 111'540}});
   FinishReport finish = FinishAt(2);
   finish.best_val_loss = 2.25;
   log.Finish(finish);

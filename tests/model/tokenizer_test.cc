@@ -163,11 +163,17 @@ TEST_CASE("long texts come in pieces") {
     const auto tokenizer = Build(kind, text);
     Ids ids;
     int pieces = 0;
-    tokenizer->EncodeTo(text, [&](std::span<const int32_t> part) {
+    size_t read = 0;
+    tokenizer->EncodeTo(text, [&](std::span<const int32_t> part, size_t bytes) {
       ids.insert(ids.end(), part.begin(), part.end());
       ++pieces;
+      // No more than the ids stand for, and less by a token at most.
+      CHECK(bytes > read);
+      CHECK(tokenizer->Decode(ids).starts_with(text.substr(0, bytes)));
+      read = bytes;
     });
     CHECK(pieces > 3);
+    CHECK(read > 99'000);
     CHECK(tokenizer->Decode(ids) == text);
   }
 }

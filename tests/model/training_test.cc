@@ -23,6 +23,7 @@ namespace lanewise::model {
 namespace {
 
 using testing::TinyData;
+using testing::TinyPlan;
 using testing::TinyRun;
 using testing::TinyRuns;
 
@@ -252,6 +253,51 @@ TEST_CASE("steps that are not finite are skipped; ten in a row end the training"
     CHECK_THROWS_AS(trainer.Run(), DivergedError);
     CHECK(losses.skipped >= 9);
     for (const float w : Copy(trainer)) CHECK_FALSE(std::isnan(w));
+  }
+}
+
+TEST_CASE("the last evaluation reads all of the split, or what a short training has time for") {
+  struct Reports final : TrainObserver {
+    void OnEvaluate(const EvalReport& report) override { all.push_back(report); }
+    std::vector<EvalReport> all;
+  };
+  const TinyData tiny(280'000);
+  REQUIRE(tiny.data.validation.size() > (1 << 17) + 2000);
+  TrainPlan plan = TinyPlan({{"model", "slot_rnn"},
+                             {"vocab_size", tiny.tokenizer->vocab_size()},
+                             {"layers", 1},
+                             {"dim", 8},
+                             {"heads", 2},
+                             {"ctx", 16},
+                             {"slots", 2},
+                             {"decay_rank", 2},
+                             {"ffn_mult", 1.5}},
+                            2, 16);
+  plan.steps = 2;
+  plan.eval_every = 1;
+  const runtime::Scheduler scheduler(1);
+  for (const bool small : {false, true}) {
+    CAPTURE(small);
+    TrainData data = tiny.data;
+    if (small) {
+      std::vector<int32_t> ids(5000);
+      tiny.data.validation.Copy(0, ids);
+      data.validation = TokenArray(tiny.tokenizer->vocab_size());
+      data.validation.Append(ids);
+    }
+    Reports reports;
+    Trainer trainer(plan, *tiny.tokenizer, data, {.scheduler = &scheduler, .observer = &reports});
+    trainer.Initialize();
+    trainer.Run();
+    REQUIRE(reports.all.size() == 3);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(reports.all[i].tokens == 1024);
+      CHECK_FALSE(reports.all[i].whole);
+      CHECK_FALSE(reports.all[i].last);
+    }
+    CHECK(reports.all[2].tokens == (small ? 5000 : 1 << 17));
+    CHECK(reports.all[2].whole == small);
+    CHECK(reports.all[2].last);
   }
 }
 
