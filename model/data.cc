@@ -13,6 +13,14 @@ namespace {
 
 constexpr size_t kTextProbe = 4096;
 constexpr int kDeepestFolder = 64;
+// Systems limit the number of mappings (Linux: 65,530), and a corpus may have more files than that.
+constexpr uint64_t kWorthMapping = 256 << 10;
+
+MappedFile OpenText(FileSystem& files, const std::string& path) {
+  const FileInfo info = GetInfo(files, path);
+  if (info.kind != FileInfo::Kind::kFile || info.size >= kWorthMapping) return {files, path};
+  return MappedFile::FromBytes(ReadFile(files, path, kWorthMapping), path);
+}
 
 void Collect(FileSystem& files, const std::string& folder, int depth,
              std::vector<std::string>* paths) {
@@ -46,7 +54,7 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
   for (const std::string& path : paths) {
     const FileInfo info = GetInfo(files, path);
     if (info.kind != FileInfo::Kind::kDirectory) {
-      MappedFile file(files, path);
+      MappedFile file = OpenText(files, path);
       if (file.bytes().empty()) throw InputError(path + ": is empty; there is nothing to read");
       paths_.push_back(path);
       files_.push_back(std::move(file));
@@ -56,7 +64,7 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
     Collect(files, path, 0, &found);
     const size_t before = files_.size();
     for (const std::string& name : found) {
-      MappedFile file(files, name);
+      MappedFile file = OpenText(files, name);
       if (!LooksLikeText(file.text())) continue;
       paths_.push_back(name);
       files_.push_back(std::move(file));

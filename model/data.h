@@ -14,9 +14,9 @@
 
 namespace lanewise::model {
 
-// One or several files, mapped, in a fixed order. A folder stands for all text files in it and
-// below, sorted by path; hidden files and those with a NUL in their first 4 KiB are left out.
-// InputError for what is missing, empty, or has no text.
+// One or several files, in a fixed order; large ones are mapped. A folder stands for all text files
+// in it and below, sorted by path; hidden files and those with a NUL in their first 4 KiB are left
+// out. InputError for what is missing, empty, or has no text.
 class TextCorpus {
  public:
   TextCorpus(FileSystem& files, const std::vector<std::string>& paths);

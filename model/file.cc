@@ -219,6 +219,7 @@ MappedFile::MappedFile(FileSystem& files, const std::string& path) : path_(path)
 
 MappedFile MappedFile::FromBytes(std::string bytes, std::string path) {
   MappedFile result;
+  bytes.shrink_to_fit();
   const auto content = std::make_shared<const std::string>(std::move(bytes));
   result.path_ = std::move(path);
   result.bytes_ = std::as_bytes(std::span(*content));

@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "kernels/bfloat16.h"
+#include "runtime/check.h"
 
 namespace lanewise::model {
 
-uint64_t NamedTensor::Elements() const { return CheckedElements(shape).value(); }
+uint64_t NamedTensor::Elements() const {
+  const std::optional<uint64_t> elements = CheckedElements(shape);
+  LW_CHECK(elements.has_value(), name, ": more elements than can be counted");
+  return *elements;
+}
 
 std::vector<float> NamedTensor::Values() const {
   std::vector<float> values(static_cast<size_t>(Elements()));

@@ -7,6 +7,7 @@
 
 #include "model/error.h"
 #include "model/formats/safetensors_header.h"
+#include "runtime/check.h"
 
 namespace lanewise::model {
 namespace {
@@ -197,8 +198,8 @@ void SafetensorsFile::Verify() const {
     if (expected == checksums_.end()) throw InputError(place + "its checksum is missing");
     const std::string got = ChecksumText(Checksum(tensor.bytes));
     if (got != expected->second) {
-      throw InputError(place + "checksum " + got + " where " + expected->second +
-                       " is stored; the file is corrupt");
+      throw InputError(runtime::StrCat(place, "checksum ", got, " where ", expected->second,
+                                       " is stored; the file is corrupt"));
     }
   }
 }

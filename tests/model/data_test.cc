@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <set>
 
 #include "model/error.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/model_files.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lanewise::model {
 namespace {
@@ -17,6 +20,13 @@ namespace {
 using testing::Contains;
 using testing::MemoryFiles;
 using testing::MessageOf;
+
+// Of this process; 0 where the system does not say.
+size_t CountMappings() {
+  std::ifstream maps("/proc/self/maps");
+  return static_cast<size_t>(
+      std::count(std::istreambuf_iterator<char>(maps), std::istreambuf_iterator<char>(), '\n'));
+}
 
 TokenArray Counting(int32_t count, int32_t vocab = 100'000) {
   std::vector<int32_t> ids(static_cast<size_t>(count));
@@ -37,6 +47,16 @@ Batch NextBatch(BatchSource& source) {
   batch.targets.resize(batch.inputs.size());
   batch.info = source.Next(batch.inputs, batch.targets);
   return batch;
+}
+
+TEST_CASE("small files take no mapping each: systems allow 65,530") {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 300; ++i) folder.Write(std::to_string(i) + ".txt", "some text");
+  const auto files = MakeSystemFiles();
+  const size_t before = CountMappings();
+  const TextCorpus corpus(*files, {folder.path()});
+  CHECK(corpus.texts().size() == 300);
+  CHECK(CountMappings() < before + 100);
 }
 
 TEST_CASE("files and folders become one corpus") {
