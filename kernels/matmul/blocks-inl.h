@@ -13,6 +13,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul/cache.h"
 #include "kernels/matmul/pack-inl.h"
 #include "kernels/matmul/panels-inl.h"
 #include "kernels/matmul/parts-inl.h"
@@ -26,11 +27,12 @@ namespace matmul {
 // Longest sum kept in registers: a panel of A stays in L1, and C is read and written only once
 // per that many steps. Part of the order of sums, so it is the same on every machine.
 inline constexpr size_t kMaxBlockK = 384;
-// Floats of packed B and packed A that share L2.
-inline constexpr size_t kBlockBFloats = size_t{256} << 10;
+// Blocks of B fill half of L2. Those of A pass through it once for each block of B, fetched ahead,
+// and may be larger.
+HWY_INLINE size_t BlockBFloats() { return kernels::matmul::CacheBytes() / 8; }
+HWY_INLINE size_t BlockAFloats() { return kernels::matmul::CacheBytes() / 4; }
 // Rows of B over no more memory than this are as good in place as packed.
-inline constexpr size_t kCompactFloats = size_t{160} << 10;
-inline constexpr size_t kBlockAFloats = size_t{512} << 10;
+HWY_INLINE size_t CompactFloats() { return kernels::matmul::CacheBytes() / 64 * 5; }
 
 // k in near-equal blocks of a multiple of four.
 struct BlocksK {
@@ -46,10 +48,10 @@ inline constexpr size_t kTilesWorthPacking = 3;
 
 // Columns of B per block of k steps, a multiple of the tile; rows of A likewise.
 HWY_INLINE size_t BlockColumns(size_t k) {
-  return std::max<size_t>(1, kBlockBFloats / k / TileColumns()) * TileColumns();
+  return std::max<size_t>(1, BlockBFloats() / k / TileColumns()) * TileColumns();
 }
 HWY_INLINE size_t BlockRows(size_t k) {
-  return std::max<size_t>(1, kBlockAFloats / k / kTileRows) * kTileRows;
+  return std::max<size_t>(1, BlockAFloats() / k / kTileRows) * kTileRows;
 }
 
 // A block of a product: what all its tiles share. Operands come from where they lie or, when a
@@ -278,7 +280,7 @@ class BlockedProduct {
     }
     block.b_k = args_.b.strided.row_stride;
     block.b_n = args_.b.strided.col_stride;
-    const bool compact = block.b_k * block.k <= kCompactFloats;
+    const bool compact = block.b_k * block.k <= CompactFloats();
     const bool in_place = block.b_half == nullptr && block.b_n == 1 &&
                           (compact || block.m <= (kTilesWorthPacking - 1) * kTileRows);
     block.b_panels = in_place ? nullptr : b_panels_;

@@ -1,0 +1,57 @@
+#include "kernels/matmul/cache.h"
+
+#include <algorithm>
+#include <atomic>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace lanewise::kernels::matmul {
+namespace {
+
+constexpr size_t kUnknown = size_t{512} << 10;
+// Larger blocks gain nothing.
+constexpr size_t kMost = size_t{2} << 20;
+constexpr size_t kLeast = size_t{256} << 10;
+
+std::atomic<size_t> forced{0};
+
+// As CPUID tells it, on AMD's and on Intel's; 0 elsewhere.
+size_t AskCpu() {
+  unsigned kib = 0;
+#if defined(__x86_64__) || defined(_M_X64)
+  constexpr unsigned kCaches = 0x80000006U;
+#if defined(_MSC_VER)
+  int registers[4] = {};
+  __cpuid(registers, static_cast<int>(0x80000000U));
+  if (static_cast<unsigned>(registers[0]) >= kCaches) {
+    __cpuid(registers, static_cast<int>(kCaches));
+    kib = static_cast<unsigned>(registers[2]) >> 16;
+  }
+#else
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(kCaches, &a, &b, &c, &d) != 0) kib = c >> 16;
+#endif
+#endif
+  return size_t{kib} << 10;
+}
+
+}  // namespace
+
+size_t CacheBytes() {
+  static const size_t own = [] {
+    const size_t bytes = AskCpu();
+    return bytes == 0 ? kUnknown : std::clamp(bytes, kLeast, kMost);
+  }();
+  const size_t other = forced.load(std::memory_order_relaxed);
+  return other != 0 ? other : own;
+}
+
+void ForceCacheBytes(size_t bytes) { forced = bytes; }
+
+}  // namespace lanewise::kernels::matmul
