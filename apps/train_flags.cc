@@ -109,7 +109,8 @@ void TrainFlags::DeclareEvaluation(Options& options) {
   options.Integer("eval-every", "N", &options_.eval_every, kLow, kHigh,
                   "steps between evaluations; 0: only at the end (default: ten in a run)");
   options.Integer("eval-tokens", "N", &options_.eval_tokens, kLow, kHigh,
-                  "validation tokens of one evaluation (default: what takes 5% of the time)");
+                  "validation tokens of one evaluation (default: what takes 5% of the time; the "
+                  "last one reads all, or what takes 5% again)");
   options.Integer("save-every", "N", &options_.save_every, kLow, kHigh,
                   "steps between checkpoints; 0: only at the end (default: as --eval-every)");
   options.Integer("keep", "N", &options_.keep, kLow, kHigh,

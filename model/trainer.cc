@@ -24,8 +24,8 @@ namespace {
 
 constexpr int kMaxSkippedSteps = 10;
 constexpr size_t kSampleTokens = 96;
-// The last evaluation covers this much of the validation split, or a token for every four trained,
-// which takes at most about a tenth of the training's time.
+// The last evaluation covers this much of the validation split, or a token for every eight trained,
+// which takes at most about a twentieth of the training's time.
 constexpr uint64_t kLastEvalTokens = uint64_t{1} << 17;
 
 double Now() {
@@ -371,7 +371,7 @@ void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
 // After the last step: as the others, so that it can be compared, and over more of the split.
 void Trainer::Impl::EvaluateLast() {
   if (evaluated_step_ != done_) Evaluate(Usual(), false);
-  const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 4);
+  const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 8);
   if (Usual().size() >= std::min(tokens, data_.validation.size())) return;
   if (tokens >= data_.validation.size()) {
     Evaluate(data_.validation, true);
