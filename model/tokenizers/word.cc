@@ -53,7 +53,7 @@ class WordTokenizer final : public Tokenizer {
     CutWords(
         text,
         [&](std::string_view piece) {
-          buffer.At(piece.data());
+          buffer.At(&piece.front());
           auto found = ids_.find(piece);
           if (found == ids_.end() && piece[0] == ' ') {
             push_byte(' ');
