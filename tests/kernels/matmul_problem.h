@@ -25,15 +25,18 @@ inline constexpr Form kForms[] = {Form::kNN, Form::kNT, Form::kTN, Form::kTT, Fo
 // A matrix with a stride and a misaligned start, filled with guards where nothing belongs.
 struct Storage {
   std::vector<float> memory;
+  size_t rows, cols;
   size_t stride;
   float* data;
 
-  Storage(size_t rows, size_t cols, size_t padding, size_t offset)
-      : memory(offset + rows * (cols + padding) + 64, kGuard),
+  Storage(size_t row_count, size_t column_count, size_t padding, size_t offset)
+      : memory(offset + row_count * (column_count + padding) + 64, kGuard),
+        rows(row_count),
+        cols(column_count),
         stride(cols + padding),
         data(memory.data() + offset) {}
   // Values that bf16 holds exactly: every engine computes the same product of them.
-  void Fill(size_t rows, size_t cols, std::mt19937& random) {
+  void Fill(std::mt19937& random) {
     std::uniform_int_distribution<int> uniform(-255, 255);
     for (size_t r = 0; r < rows; ++r) {
       for (size_t c = 0; c < cols; ++c) {
@@ -50,18 +53,26 @@ struct Problem {
   MatmulArgs args;
 
   Problem(Form form, size_t m, size_t n, size_t k, MatmulEpilogue epilogue, unsigned seed)
-      : a(std::max(m, k), 2 * std::max(m, k), seed % 3, seed % 5),
-        b(std::max(n, k), 2 * std::max(n, k), seed % 2, seed % 7),
+      : Problem(form == Form::kTN || form == Form::kTT, form == Form::kNT || form == Form::kTT,
+                form == Form::kStrided ? 2 : 1, m, n, k, epilogue, seed) {}
+
+  // The right operand as bf16 from now on.
+  void UseHalfWeights() {
+    half.resize(b.memory.size());
+    RoundToBFloat16(b.memory, half);
+    args.b.bf16 = half.data() + (b.data - b.memory.data());
+    args.b.strided.data = nullptr;
+  }
+
+ private:
+  Problem(bool transpose_a, bool transpose_b, size_t step, size_t m, size_t n, size_t k,
+          MatmulEpilogue epilogue, unsigned seed)
+      : a(transpose_a ? k : m, (transpose_a ? m : k) * step, seed % 3, seed % 5),
+        b(transpose_b ? n : k, (transpose_b ? k : n) * step, seed % 2, seed % 7),
         c(m, n, seed % 4, seed % 3),
         r(m, n, seed % 5, seed % 2) {
     std::mt19937 random(seed);
-    a.Fill(std::max(m, k), 2 * std::max(m, k), random);
-    b.Fill(std::max(n, k), 2 * std::max(n, k), random);
-    c.Fill(m, n, random);
-    r.Fill(m, n, random);
-    const bool transpose_a = form == Form::kTN || form == Form::kTT;
-    const bool transpose_b = form == Form::kNT || form == Form::kTT;
-    const size_t step = form == Form::kStrided ? 2 : 1;
+    for (Storage* storage : {&a, &b, &c, &r}) storage->Fill(random);
     args.a = {a.data, transpose_a ? 1 : a.stride, transpose_a ? a.stride : step};
     args.b.strided = {b.data, transpose_b ? 1 : b.stride, transpose_b ? b.stride : step};
     args.c = c.data;
@@ -72,14 +83,6 @@ struct Problem {
     args.epilogue = epilogue;
     args.residual = r.data;
     args.residual_stride = r.stride;
-  }
-
-  // The right operand as bf16 from now on.
-  void UseHalfWeights() {
-    half.resize(b.memory.size());
-    RoundToBFloat16(b.memory, half);
-    args.b.bf16 = half.data() + (b.data - b.memory.data());
-    args.b.strided.data = nullptr;
   }
 };
 
