@@ -12,6 +12,17 @@
 #include "hwy/highway.h"
 #include "kernels/view.h"
 
+// Whether this target multiplies pairs of bf16 and adds both products to one float32. Not
+// HWY_NATIVE_DOT_BF16 on NEON: there Highway 1.2 takes it over from the target compiled before.
+#undef LANEWISE_BF16_DOT
+#if HWY_TARGET_IS_NEON
+#define LANEWISE_BF16_DOT HWY_NEON_HAVE_F32_TO_BF16C
+#elif HWY_HAVE_SCALABLE
+#define LANEWISE_BF16_DOT 0
+#else
+#define LANEWISE_BF16_DOT HWY_NATIVE_DOT_BF16
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {

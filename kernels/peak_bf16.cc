@@ -7,6 +7,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "hwy/highway.h"
+#include "kernels/bfloat16-inl.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul/amx.h"
 
@@ -21,22 +22,22 @@ namespace hn = hwy::HWY_NAMESPACE;
 #define LW_CHAINS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
 double Bf16DotProbeOf(size_t iterations, float seed, volatile float* sink) {
-#if HWY_NATIVE_DOT_BF16
+#if LANEWISE_BF16_DOT
   const hn::ScalableTag<float> d;
   const hn::Repartition<hwy::bfloat16_t, decltype(d)> db;
   const auto a = hn::BitCast(db, hn::Set(d, seed));
   const auto b = hn::BitCast(db, hn::Set(d, 1.0f - seed));
-  auto high = hn::Zero(d);  // part of the operation where a target needs a second register
+  auto unused = hn::Zero(d);
 #define LW_START(i) auto c##i = hn::Set(d, seed * (i + 1));
   LW_CHAINS(LW_START)
 #undef LW_START
   for (size_t i = 0; i < iterations; ++i) {
-#define LW_STEP(i) c##i = hn::ReorderWidenMulAccumulate(d, a, b, c##i, high);
+#define LW_STEP(i) c##i = hn::ReorderWidenMulAccumulate(d, a, b, c##i, unused);
     LW_CHAINS(LW_STEP)
     LW_CHAINS(LW_STEP)
 #undef LW_STEP
   }
-  auto sum = high;
+  auto sum = hn::Zero(d);
 #define LW_SUM(i) sum = hn::Add(sum, c##i);
   LW_CHAINS(LW_SUM)
 #undef LW_SUM

@@ -24,13 +24,10 @@ namespace matmul {
 using kernels::matmul::Bf16Tile;
 using kernels::matmul::Bf16TileFunction;
 
-// Whether this target multiplies pairs of bf16 at twice the rate of float32. Sapphire Rapids has
-// the instruction, at half of it.
-#if HWY_NATIVE_DOT_BF16 && !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_AVX3_SPR
-inline constexpr bool kFastDot = true;
-#else
-inline constexpr bool kFastDot = false;
-#endif
+// Whether this target has an instruction for pairs of bf16, and it is twice as fast as float32. On
+// Sapphire Rapids it is half as fast.
+inline constexpr bool kNativeDot = LANEWISE_BF16_DOT;
+inline constexpr bool kFastDot = kNativeDot && HWY_TARGET != HWY_AVX3_SPR;
 
 // Pairs of bf16, each in one float32's place.
 using VPairs = hn::Vec<hn::RebindToUnsigned<DF>>;
@@ -38,7 +35,7 @@ using VPairs = hn::Vec<hn::RebindToUnsigned<DF>>;
 // sum + the product of the pairs.
 HWY_INLINE VF DotPairs(VPairs a, VPairs b, VF sum) {
   const DF d;
-#if HWY_NATIVE_DOT_BF16 && !HWY_HAVE_SCALABLE
+#if LANEWISE_BF16_DOT
   const hn::Repartition<hwy::bfloat16_t, DF> dh;
   VF unused = hn::Zero(d);
   return hn::ReorderWidenMulAccumulate(d, hn::BitCast(dh, a), hn::BitCast(dh, b), sum, unused);
