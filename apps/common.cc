@@ -16,11 +16,13 @@ std::string VersionText() { return "lanewise " LANEWISE_VERSION; }
 
 std::string DescribeDtype(const std::string& dtype) {
   if (dtype != "bf16") return dtype;
-  switch (kernels::MatmulBf16Unit()) {
+  const kernels::Bf16Unit unit = kernels::MatmulBf16Unit();
+  const std::string how = kernels::HasBf16Unit(unit) ? ")" : ", in software)";
+  switch (unit) {
     case kernels::Bf16Unit::kAmx:
-      return "bf16 (AMX tiles)";
+      return "bf16 (AMX tiles" + how;
     case kernels::Bf16Unit::kDot:
-      return "bf16 (dot products)";
+      return "bf16 (dot products" + how;
     case kernels::Bf16Unit::kFloat32:
       break;
   }

@@ -82,6 +82,11 @@ MatmulTile MatmulTileSize(bool bf16 = false);
 // Bytes of scratch (any alignment) that Matmul needs for any range of a product of this shape.
 size_t MatmulScratchBytes(size_t m, size_t n, size_t k, bool bf16 = false);
 
+// Bytes of a core's second-level cache, which blocks are cut for; 256 KiB to 2 MiB are used of it.
+// 0, the default: what CPUID tells, on other CPUs than x86 512 KiB. Results do not depend on it,
+// scratch memory does: not to be called between asking for that and its use.
+void SetMatmulCacheBytes(size_t bytes);
+
 // What computes products that may round to bf16. Chosen by the CPU alone, never by timing.
 enum class Bf16Unit : uint8_t {
   kFloat32,  // no fast instruction: bf16 weights are widened, nothing else is rounded
@@ -89,11 +94,12 @@ enum class Bf16Unit : uint8_t {
   kAmx,      // Intel's tiles
 };
 Bf16Unit MatmulBf16Unit();
+// Whether this CPU has the unit; one that was forced without is computed in software.
+bool HasBf16Unit(Bf16Unit unit);
 // "float32", "dot" or "amx".
 const char* Name(Bf16Unit unit);
-// For tests and benches: the named unit, or the CPU's own with "auto". Dot products and tiles that
-// the CPU does not have are computed in software. False if the name is unknown. Process-wide; must
-// not be called while a kernel runs.
+// For tests and benches: the named unit, or the CPU's own with "auto". False if the name is
+// unknown. Process-wide; must not be called while a kernel runs.
 bool ForceBf16Unit(std::string_view name);
 
 // Computes one range of C. Throws nothing; the caller has checked the shapes.

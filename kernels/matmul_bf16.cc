@@ -38,6 +38,8 @@ Bf16Unit UnitOf() {
   return matmul::kFastDot ? Bf16Unit::kDot : Bf16Unit::kFloat32;
 }
 
+bool HasDotOf() { return matmul::kNativeDot; }
+
 }  // namespace HWY_NAMESPACE
 }  // namespace lanewise::kernels
 HWY_AFTER_NAMESPACE();
@@ -50,6 +52,7 @@ HWY_EXPORT(MatmulBf16Of);
 HWY_EXPORT(Bf16ScratchBytesOf);
 HWY_EXPORT(Bf16TileSizeOf);
 HWY_EXPORT(UnitOf);
+HWY_EXPORT(HasDotOf);
 
 // What ForceBf16Unit asked for; -1: the CPU's own.
 std::atomic<int> forced_unit{-1};
@@ -60,6 +63,11 @@ Bf16Unit MatmulBf16Unit() {
   const int forced = forced_unit.load(std::memory_order_relaxed);
   if (forced >= 0) return static_cast<Bf16Unit>(forced);
   return HWY_DYNAMIC_DISPATCH(UnitOf)();
+}
+
+bool HasBf16Unit(Bf16Unit unit) {
+  if (unit == Bf16Unit::kAmx) return matmul::HasAmx();
+  return unit == Bf16Unit::kFloat32 || HWY_DYNAMIC_DISPATCH(HasDotOf)();
 }
 
 const char* Name(Bf16Unit unit) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 
+#include "runtime/machine.h"
 #include "runtime/parallel.h"
 
 namespace lanewise::runtime {
@@ -76,7 +77,16 @@ size_t Boundary(size_t i, size_t parts, size_t size, size_t unit) {
   return std::min(size, (i * units / parts) * unit);
 }
 
+// The system knows the cache also where kernels cannot ask the CPU for it.
+void TellCache() {
+  static const bool told [[maybe_unused]] = [] {
+    kernels::SetMatmulCacheBytes(DescribeMachine().l2_bytes);
+    return true;
+  }();
+}
+
 size_t ScratchPerWorker(size_t m, size_t n, size_t k, bool bf16) {
+  TellCache();
   return CeilDiv(kernels::MatmulScratchBytes(m, n, k, bf16), 64) * 64;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/matmul.h"
+
 #if defined(__x86_64__) || defined(_M_X64)
 #if defined(_MSC_VER)
 #include <intrin.h>
@@ -19,7 +21,7 @@ constexpr size_t kUnknown = size_t{512} << 10;
 constexpr size_t kMost = size_t{2} << 20;
 constexpr size_t kLeast = size_t{256} << 10;
 
-std::atomic<size_t> forced{0};
+std::atomic<size_t> given{0};
 
 // As CPUID tells it, on AMD's and on Intel's; 0 elsewhere.
 size_t AskCpu() {
@@ -41,17 +43,24 @@ size_t AskCpu() {
   return size_t{kib} << 10;
 }
 
+size_t Usable(size_t bytes) { return std::clamp(bytes, kLeast, kMost); }
+
 }  // namespace
 
 size_t CacheBytes() {
+  const size_t bytes = given.load(std::memory_order_relaxed);
+  if (bytes != 0) return bytes;
   static const size_t own = [] {
-    const size_t bytes = AskCpu();
-    return bytes == 0 ? kUnknown : std::clamp(bytes, kLeast, kMost);
+    const size_t asked = AskCpu();
+    return asked == 0 ? kUnknown : Usable(asked);
   }();
-  const size_t other = forced.load(std::memory_order_relaxed);
-  return other != 0 ? other : own;
+  return own;
 }
 
-void ForceCacheBytes(size_t bytes) { forced = bytes; }
-
 }  // namespace lanewise::kernels::matmul
+
+namespace lanewise::kernels {
+
+void SetMatmulCacheBytes(size_t bytes) { matmul::given = bytes == 0 ? 0 : matmul::Usable(bytes); }
+
+}  // namespace lanewise::kernels

@@ -140,8 +140,11 @@ TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, genera
     CHECK(half == doctest::Approx(loss({})).epsilon(0.01));
     CHECK(half != loss({}));
   }
-  const RunResult text = Succeed({"generate", whole, "--prompt", "the ", "--dtype", "bf16"});
-  CHECK(Contains(text.messages, "Arithmetic: bf16"));
+  const RunResult text =
+      Succeed({"generate", whole, "--prompt", "the ", "--dtype", "bf16", "--bf16-unit", "amx"});
+  CHECK(Contains(text.messages, "Arithmetic: bf16 (AMX tiles"));
+  const Json machine = Json::parse(Succeed({"info", "--machine", "--json"}).output);
+  CHECK(Contains(text.messages, "in software") == (machine["bf16_unit"] != "amx"));
 }
 
 TEST_CASE("what --resume refuses, with both values") {

@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/matmul/cache.h"
 #include "tests/kernels/matmul_problem.h"
 #include "tests/support/compare.h"
 #include "tests/support/targets.h"
@@ -152,9 +151,9 @@ TEST_CASE("Matmul: any partition of C gives the same bits") {
 
 TEST_CASE("Matmul: a cache of any size gives the same bits, and smaller blocks") {
   struct Restore {
-    ~Restore() { matmul::ForceCacheBytes(0); }
+    ~Restore() { SetMatmulCacheBytes(0); }
   } restore;
-  constexpr size_t kSmall = size_t{128} << 10;
+  constexpr size_t kSmall = size_t{256} << 10;
   constexpr size_t kLarge = size_t{2} << 20;
   testing::ForEachTarget([&] {
     for (const Form form : kForms) {
@@ -163,10 +162,10 @@ TEST_CASE("Matmul: a cache of any size gives the same bits, and smaller blocks")
         CAPTURE(m);
         Problem large(form, m, 300, 450, MatmulEpilogue::kResidual, 8);
         Problem small(form, m, 300, 450, MatmulEpilogue::kResidual, 8);
-        matmul::ForceCacheBytes(kLarge);
+        SetMatmulCacheBytes(kLarge);
         const size_t bytes = MatmulScratchBytes(m, 300, 450);
         Run(large.args);
-        matmul::ForceCacheBytes(kSmall);
+        SetMatmulCacheBytes(kSmall);
         CHECK(MatmulScratchBytes(m, 300, 450) < bytes);
         Run(small.args);
         CHECK(testing::SameBits(std::span(large.c.memory), std::span(small.c.memory)));
