@@ -12,6 +12,9 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
               # errno and traps of libm stop vectorization and nobody reads them. This is not
               # -ffast-math: NaN and infinity must propagate.
               -fno-math-errno -fno-trapping-math
+              # Kernels read the same memory as float, uint32_t and pairs of bf16. Highway's loads
+              # are exempt from the rule of types on x86, but not on Arm since GCC 14.
+              -fno-strict-aliasing
               # A product and a sum are fused where the code says so and nowhere else: otherwise
               # the same row could round differently in a loop's body and in its remainder.
               -ffp-contract=off)
