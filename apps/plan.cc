@@ -146,8 +146,9 @@ PlanCommand::Speed PlanCommand::Measure(model::FileSystem& files, const TrainPla
   return speed;
 }
 
-int PlanCommand::Run(model::FileSystem& files, const Options& /*options*/) {
+int PlanCommand::Run(model::FileSystem& files, const Options& options) {
   common_.Apply();
+  if (!from_.empty()) CheckFromOptions(options);
   flags_.Check();
   const auto scheduler = common_.MakeScheduler();
   const double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);

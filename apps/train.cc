@@ -92,6 +92,7 @@ void TrainCommand::Declare(Options& options) {
 }
 
 void TrainCommand::CheckOptions(const Options& options) {
+  if (!from_.empty() && !resume_) CheckFromOptions(options);
   flags_.Check();
   if (!positional_.empty()) {
     if (!resume_) {
@@ -105,16 +106,6 @@ void TrainCommand::CheckOptions(const Options& options) {
   if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
   if (!resume_ && flags_.data().empty()) {
     throw UsageError("--data FILE is missing: the text to train on");
-  }
-  if (!from_.empty()) {
-    for (const char* name :
-         {"model", "tokenizer", "preset", "layers", "dim", "heads", "slots", "decay-rank",
-          "ffn-mult", "kv-heads", "hidden-dim", "rope-theta", "untied", "vocab", "init"}) {
-      if (options.Given(name) && !resume_) {
-        throw UsageError("--" + std::string(name) +
-                         " comes from the model of --from; leave it out");
-      }
-    }
   }
 }
 

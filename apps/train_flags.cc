@@ -123,16 +123,28 @@ void TrainFlags::Check() {
   options_.Validate();
 }
 
+void CheckFromOptions(const Options& options) {
+  for (const char* name :
+       {"model", "tokenizer", "preset", "layers", "dim", "heads", "slots", "decay-rank", "ffn-mult",
+        "kv-heads", "hidden-dim", "rope-theta", "untied", "vocab", "init"}) {
+    if (!options.Given(name)) continue;
+    throw model::UsageError("--" + std::string(name) +
+                            " comes from the model of --from; leave it out");
+  }
+}
+
 model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,
                           const model::Json& known, double machine_gflops) {
   const bool words = text.tokenizer->kind() == "word";
-  model::TrainPlan plan =
-      model::AutoConfigure(flags.options(), text.train_bytes, text.data.train.size(),
-                           text.tokenizer->vocab_size(), words, machine_gflops);
+  model::TrainOptions options = flags.options();
+  model::Json config = known;
   if (!known.is_null()) {
-    plan.model = known;
-    plan.model.erase("training");
+    options.model = known.value("model", "");
+    config.erase("training");
   }
+  model::TrainPlan plan =
+      model::AutoConfigure(options, text.train_bytes, text.data.train.size(),
+                           text.tokenizer->vocab_size(), words, machine_gflops, config);
   plan.data = text.paths;
   return plan;
 }

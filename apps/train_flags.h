@@ -33,6 +33,9 @@ class TrainFlags {
   std::optional<bool> auto_config_;
 };
 
+// With --from: UsageError for options that say what that model has already.
+void CheckFromOptions(const Options& options);
+
 // The plan for this text, with the tokenizer's vocabulary; `known` is another model's configuration
 // that the weights come from (null: sizes are chosen).
 model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,

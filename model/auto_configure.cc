@@ -188,11 +188,11 @@ Json ChooseSizes(const TrainOptions& options, const Corpus& corpus, double machi
 
 // Sequences of a step: 2,048 tokens for small models, more for larger ones, at least 16 steps in an
 // epoch; in multiples of 8 where possible, because that is how a batch is cut into shards.
-int64_t ChooseBatch(const Json& config, double train_tokens) {
+int64_t ChooseBatch(const Json& config, int64_t ctx, double train_tokens) {
   const double parameters = MatrixParameters(config);
   const double tokens = parameters < 2e6 ? 2048 : parameters < 8e6 ? 4096 : 8192;
-  const double ctx = config.value("ctx", 1.0);
-  const auto rows = static_cast<int64_t>(std::min(tokens, train_tokens / 16) / ctx);
+  const auto rows =
+      static_cast<int64_t>(std::min(tokens, train_tokens / 16) / static_cast<double>(ctx));
   if (rows >= 8) return rows / 8 * 8;
   return rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
@@ -216,7 +216,7 @@ void ChooseLlamaOptimizer(const TrainOptions& options, int64_t dim, TrainPlan* p
 
 void ChooseOptimizer(const TrainOptions& options, TrainPlan* plan) {
   const auto dim = plan->model.value("dim", int64_t{1});
-  if (options.model == "llama") {
+  if (plan->model.value("model", "") == "llama") {
     ChooseLlamaOptimizer(options, dim, plan);
   } else {
     ChooseSlotRnnOptimizer(options, dim, plan);
@@ -230,6 +230,17 @@ void ChooseOptimizer(const TrainOptions& options, TrainPlan* plan) {
   plan->clip = options.clip.value_or(1.0);
   plan->schedule = options.schedule.value_or(Schedule::kCosine);
   plan->warmup = options.warmup.value_or(-1);
+}
+
+// Tokens of a window: the model's context, or for a known model what was asked for.
+int64_t ChooseWindow(const TrainOptions& options, const Json& config) {
+  const auto context = config.value("ctx", int64_t{1});
+  const int64_t window = options.sizes.ctx.value_or(context);
+  if (window > context && config.value("model", "") == "llama") {
+    throw UsageError(
+        StrCat("--ctx ", window, ": the model has a context of ", context, "; at most that"));
+  }
+  return window;
 }
 
 // Steps of the run; 0 where minutes are to be measured.
@@ -267,14 +278,15 @@ uint64_t CountParameters(const Json& config) {
 }
 
 TrainPlan AutoConfigure(const TrainOptions& options, uint64_t train_bytes, uint64_t train_tokens,
-                        int32_t vocab_size, bool word_tokenizer, double machine_gflops) {
+                        int32_t vocab_size, bool word_tokenizer, double machine_gflops,
+                        const Json& known) {
   options.Validate();
   const Corpus corpus{static_cast<double>(train_bytes), static_cast<double>(train_tokens),
                       ChooseVocab(options.sizes, vocab_size), word_tokenizer};
   TrainPlan plan;
-  plan.model = ChooseSizes(options, corpus, machine_gflops);
-  plan.ctx = plan.model.value("ctx", int64_t{1});
-  plan.batch = options.batch.value_or(ChooseBatch(plan.model, corpus.tokens));
+  plan.model = known.is_null() ? ChooseSizes(options, corpus, machine_gflops) : known;
+  plan.ctx = ChooseWindow(options, plan.model);
+  plan.batch = options.batch.value_or(ChooseBatch(plan.model, plan.ctx, corpus.tokens));
   plan.grad_accum = options.grad_accum;
   ChooseOptimizer(options, &plan);
   plan.minutes = options.minutes.value_or(0);

@@ -107,14 +107,15 @@ struct TrainPlan {
 // Fills in everything that was left open, from the training text's bytes and tokens and the
 // tokenizer's vocabulary; UsageError names options that do not fit together.
 // Sizes: by the text's effective size (bytes, divided by 5 for words) or fixed without auto_config;
-// a preset's where one is named; each that was given stays as it is. With --minutes and a known
-// speed
-// (`machine_gflops`, measured; 0: unknown) the largest of the automatic sizes that still sees three
-// tokens for each parameter in that time.
+// a preset's where one is named; each that was given stays as it is; `known` is the config of a
+// model that has its sizes. With --minutes and a known speed (`machine_gflops`, measured; 0:
+// unknown) the largest of the automatic sizes that still sees three tokens for each parameter in
+// that time.
 // Length, where none is given: ten epochs, at most 20M tokens (but one epoch) and at most 20 tokens
 // for each parameter; at least 1,000 steps.
 TrainPlan AutoConfigure(const TrainOptions& options, uint64_t train_bytes, uint64_t train_tokens,
-                        int32_t vocab_size, bool word_tokenizer, double machine_gflops = 0);
+                        int32_t vocab_size, bool word_tokenizer, double machine_gflops = 0,
+                        const Json& known = {});
 
 // Parameters of a model with this config.
 uint64_t CountParameters(const Json& config);
