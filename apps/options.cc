@@ -60,8 +60,11 @@ int64_t IntegerIn(const std::string& name, const std::string& text, int64_t lowe
                   int64_t highest) {
   const std::optional<int64_t> value = ParseInteger(text);
   if (!value || *value < lowest || *value > highest) {
-    throw UsageError("--" + name + " must be an integer from " + std::to_string(lowest) + " to " +
-                     std::to_string(highest) + ", not " + Quoted(text));
+    const bool any = lowest == std::numeric_limits<int64_t>::min();  // checked later
+    throw UsageError(
+        "--" + name + " must be an integer" +
+        (any ? "" : " from " + std::to_string(lowest) + " to " + std::to_string(highest)) +
+        ", not " + Quoted(text));
   }
   return *value;
 }

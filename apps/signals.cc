@@ -1,11 +1,16 @@
 #include "apps/signals.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 
 #if defined(_WIN32)
+#include <io.h>
 #include <windows.h>
+#else
+#include <unistd.h>
 #endif
 
 namespace lanewise::apps {
@@ -15,8 +20,21 @@ namespace {
 std::atomic<int> stop_signal{0};
 static_assert(std::atomic<int>::is_always_lock_free, "signal handlers need it");
 
+std::atomic<const char*> said_on_stop{nullptr};
+
 extern "C" void HandleStop(int signal) {
   if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
+  const char* text = said_on_stop.load();
+  if (text == nullptr) return;
+  // Nothing that allocates or locks may run here.
+#if defined(_WIN32)
+  const auto written = _write(2, text, static_cast<unsigned>(std::strlen(text)));
+#else
+  const int error = errno;
+  const auto written = write(STDERR_FILENO, text, std::strlen(text));
+  errno = error;
+#endif
+  (void)written;
 }
 
 #if defined(_WIN32)
@@ -49,6 +67,8 @@ void InstallSignalHandlers() {
   sigaction(SIGPIPE, &action, nullptr);
 #endif
 }
+
+void SayOnStop(const char* text) { said_on_stop = text; }
 
 const std::atomic<int>& StopSignal() { return stop_signal; }
 

@@ -13,6 +13,10 @@ void InstallSignalHandlers();
 // Number of the signal that asked for a stop; 0 so far.
 const std::atomic<int>& StopSignal();
 
+// What the first signal writes to stderr at once, for work that cannot stop at once; null: nothing.
+// Must live as long as the program.
+void SayOnStop(const char* text);
+
 // 130 or 143 after a signal, else 0.
 int SignalExitCode();
 

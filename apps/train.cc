@@ -1,5 +1,6 @@
 // lanewise train: a model from text.
 #include <algorithm>
+#include <cmath>
 
 #include "apps/command.h"
 #include "apps/format.h"
@@ -65,10 +66,12 @@ class TrainCommand : public Command {
   void LockRun(FileSystem& files, Prepared* run) const;
   void CheckFreshFolder(FileSystem& files) const;
   void PrepareFresh(FileSystem& files, double gflops, Prepared* run);
+  model::Checkpoint LoadLatest(FileSystem& files, const std::string& folder) const;
   void PrepareResume(FileSystem& files, const Options& options, Prepared* run);
   void Lengthen(const model::TrainText& text, TrainPlan* plan) const;
   bool NothingLeft(const Prepared& run) const;
-  void PrintSummary(const model::FinishReport& report) const;
+  static std::string Advice(const model::Trainer& trainer, const model::FinishReport& report);
+  void PrintSummary(const model::Trainer& trainer, const model::FinishReport& report) const;
   Json ToJson(const model::Trainer& trainer, const model::FinishReport& report) const;
   std::string ResumeCommand() const;
 
@@ -154,12 +157,23 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
   LockRun(files, run);
 }
 
+// A damaged checkpoint is not passed over in silence: what was trained since would be lost.
+model::Checkpoint TrainCommand::LoadLatest(FileSystem& files, const std::string& folder) const {
+  try {
+    return model::LoadCheckpoint(files, folder);
+  } catch (const InputError& error) {
+    if (model::CheckpointStore(files, out_, 1).List().size() < 2) throw;
+    throw InputError(std::string(error.what()) + "; delete " + folder +
+                     " to go on from the checkpoint before it");
+  }
+}
+
 void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prepared* run) {
   if (!model::IsDirectory(files, out_)) throw InputError(out_ + ": no such folder to resume");
   const auto latest = model::CheckpointStore(files, out_, 1).Latest();
   if (!latest) throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume");
   LockRun(files, run);
-  run->checkpoint = model::LoadCheckpoint(files, latest->folder);
+  run->checkpoint = LoadLatest(files, latest->folder);
   const model::Checkpoint& checkpoint = *run->checkpoint;
   const TrainPlan stored = model::ReadTrainPlan(checkpoint);
   const std::string kind = checkpoint.tokenizer.value("kind", "");
@@ -167,6 +181,14 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
   const std::vector<std::string>& paths = flags_.data().empty() ? stored.data : flags_.data();
   if (paths.empty())
     throw UsageError("--data FILE is missing: this run does not say where its text is");
+  for (const std::string& path : paths) {
+    if (!flags_.data().empty() ||
+        model::GetInfo(files, path).kind != model::FileInfo::Kind::kMissing) {
+      continue;
+    }
+    throw InputError(path + ": the text of this run is not there, seen from this folder; " +
+                     "say where it is: --data FILE");
+  }
   run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer,
                                    ReadingProgress());
   Stderr().ClearProgress();
@@ -258,10 +280,14 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   run.checkpoint.reset();
   run.from.reset();
 
+  if (!Stderr().quiet()) {
+    SayOnStop("\nStopping after this step; once more: at once, without saving\n");
+  }
   const model::FinishReport report = trainer.Run();
+  SayOnStop(nullptr);
   Stderr().ClearProgress();
   if (common_.json()) WriteJson(ToJson(trainer, report));
-  PrintSummary(report);
+  PrintSummary(trainer, report);
   common_.WriteProfile(files, gflops);
   return report.finished ? 0 : SignalExitCode();
 }
@@ -284,7 +310,23 @@ Json TrainCommand::ToJson(const model::Trainer& trainer, const model::FinishRepo
           {"peak_memory_bytes", report.peak_memory_bytes}};
 }
 
-void TrainCommand::PrintSummary(const model::FinishReport& report) const {
+// What the losses say about the training, if that is nothing good.
+std::string TrainCommand::Advice(const model::Trainer& trainer, const model::FinishReport& report) {
+  const double guessing = std::log(trainer.plan().model.value("vocab_size", 1.0));
+  if (report.train_loss > 1.05 * guessing) {
+    return "the loss is above that of guessing, " + FormatFixed(guessing, 2) +
+           ": the training diverged, or has hardly begun; a lower --lr may help (it was " +
+           FormatShort(trainer.plan().lr) + ")";
+  }
+  // The best is of a part of the split: a little says nothing.
+  if (!report.val_loss || !report.best_val_loss) return "";
+  if (*report.val_loss < 1.05 * *report.best_val_loss) return "";
+  return "validation was better before the end: the model has begun to learn the text by heart. "
+         "generate and eval take the best checkpoint; more text, --dropout or fewer steps help";
+}
+
+void TrainCommand::PrintSummary(const model::Trainer& trainer,
+                                const model::FinishReport& report) const {
   const std::string run = ShellQuoted(out_);
   std::string line = "\n";
   if (report.finished) {
@@ -306,6 +348,8 @@ void TrainCommand::PrintSummary(const model::FinishReport& report) const {
   }
   if (report.best_val_loss) line += ", best " + FormatFixed(*report.best_val_loss, 4);
   Stderr().Line(line);
+  const std::string advice = Advice(trainer, report);
+  if (!advice.empty()) Stderr().Line("Note: " + advice);
   Stderr().Line("Saved in " + out_ + "; the curves are in " + model::JoinPath(out_, "loss.svg"));
   if (!report.finished) {
     Stderr().Line("Go on with:\n  " + ResumeCommand());

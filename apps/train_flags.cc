@@ -207,8 +207,8 @@ std::vector<std::string> DescribePlan(const PlanFacts& facts) {
                   FormatInteger(model::CountParameters(plan.model)) + " parameters");
   lines.push_back(DescribeLength(plan, facts.text));
   lines.push_back(
-      "Rate      " + FormatShort(plan.lr) + ", " + model::ScheduleName(plan.schedule) + " to " +
-      FormatShort(plan.min_lr) +
+      "Rate      " + FormatShort(plan.lr) + ", " + model::ScheduleName(plan.schedule) +
+      (plan.schedule == model::Schedule::kConstant ? "" : " to " + FormatShort(plan.min_lr)) +
       (plan.warmup > 0 ? " after " + std::to_string(plan.warmup) + " steps of warm-up" : "") +
       "; weight decay " + FormatShort(plan.weight_decay) + ", clip " + FormatShort(plan.clip) +
       ", seed " + std::to_string(plan.seed));

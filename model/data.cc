@@ -22,9 +22,15 @@ MappedFile OpenText(FileSystem& files, const std::string& path) {
   return MappedFile::FromBytes(ReadFile(files, path, kWorthMapping), path);
 }
 
+// A run that was written among the texts, whose logs and settings are no text to train on.
+bool IsRun(FileSystem& files, const std::string& folder) {
+  return IsFile(files, JoinPath(folder, "log.jsonl")) &&
+         IsFile(files, JoinPath(folder, "config.json"));
+}
+
 void Collect(FileSystem& files, const std::string& folder, int depth,
              std::vector<std::string>* paths) {
-  if (depth > kDeepestFolder) return;
+  if (depth > kDeepestFolder || (depth > 0 && IsRun(files, folder))) return;
   for (const std::string& name : ListDirectory(files, folder)) {
     if (name.starts_with('.')) continue;
     const std::string path = JoinPath(folder, name);
@@ -36,6 +42,15 @@ void Collect(FileSystem& files, const std::string& folder, int depth,
 
 bool LooksLikeText(std::string_view text) {
   return !text.empty() && text.substr(0, kTextProbe).find('\0') == std::string_view::npos;
+}
+
+// What bytes that are no text look like; nothing for text.
+std::string WhatElse(std::string_view text) {
+  if (text.starts_with("\x1f\x8b")) return "looks like a gzip file; unpack it first";
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")) {
+    return "looks like UTF-16; convert it first: iconv -f UTF-16 -t UTF-8";
+  }
+  return LooksLikeText(text) ? "" : "holds zero bytes, as binary files do";
 }
 
 bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
@@ -56,6 +71,9 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
     if (info.kind != FileInfo::Kind::kDirectory) {
       MappedFile file = OpenText(files, path);
       if (file.bytes().empty()) throw InputError(path + ": is empty; there is nothing to read");
+      const std::string what = WhatElse(file.text());
+      if (!what.empty())
+        notices_.push_back(path + ": " + what + "; its bytes are taken as they are");
       paths_.push_back(path);
       files_.push_back(std::move(file));
       continue;

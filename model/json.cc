@@ -13,9 +13,8 @@ namespace {
 constexpr int kDeepest = 64;
 constexpr size_t kMostValues = 500'000;
 
-std::string Shortened(std::string text) {
-  constexpr size_t kLongest = 60;
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "…";
+std::string Shortened(std::string text, size_t longest = 60) {
+  if (text.size() > longest) text = text.substr(0, longest) + "…";
   return text;
 }
 
@@ -74,7 +73,10 @@ Json ParseJson(std::string_view text, const std::string& where) {
     Watcher watcher(where);
     return Json::parse(text.begin(), text.end(), std::ref(watcher));
   } catch (const nlohmann::json::exception& error) {
-    throw InputError(where + ": not valid JSON: " + Shortened(error.what()));
+    // "[json.exception.parse_error.101] parse error at line 4, column 7: syntax error ...".
+    std::string message = error.what();
+    message.erase(0, message.find("] ") + 2);
+    throw InputError(where + ": not valid JSON: " + Shortened(message, 200));
   }
 }
 

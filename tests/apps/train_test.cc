@@ -116,6 +116,44 @@ TEST_CASE("train, stop, resume, generate, eval") {
         record["train_loss"].get<double>() + 0.5);
 }
 
+TEST_CASE("--from takes a llama with its context, its optimizer's defaults and no state") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string first = folder / "first", second = folder / "second";
+  Succeed({"train", "--data", data, "--out", first, "--model", "llama", "--layers", "1", "--dim",
+           "32", "--heads", "2", "--ctx", "24", "--steps", "5"});
+  const RunResult from =
+      Succeed({"train", "--from", first, "--data", data, "--out", second, "--steps", "5"});
+  CHECK(Contains(from.messages, "× 24 tokens"));
+  CHECK(Contains(from.messages, "Rate      0.001, cosine to 0.0001"));
+  Succeed({"plan", "--from", first, "--data", data, "--steps", "5"});
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"train", "--from", first, "--data", data, "--out", folder / "x"});
+    return more;
+  };
+  CheckRefusal(with({"--ctx", "25"}), 2, {"--ctx 25", "24"});
+  CheckRefusal(with({"--kv-heads", "1"}), 2, {"--kv-heads", "--from"});
+  CheckRefusal(with({"--carry-state"}), 2, {"--carry-state", "llama"});
+}
+
+TEST_CASE("the end says what the losses mean, and --resume what is missing or damaged") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string run = folder / "run";
+  const RunResult wild = Succeed(Tiny(
+      data, folder / "wild",
+      {"--steps", "60", "--lr", "10", "--clip", "0", "--schedule", "constant", "--warmup", "0"}));
+  CHECK(Contains(wild.messages, "Rate      10, constant;"));
+  CHECK(Contains(wild.messages, "above that of guessing"));
+  const RunResult tame = Succeed(Tiny(data, run, {"--steps", "20", "--save-every", "10"}));
+  CHECK_FALSE(Contains(tame.messages, "guessing"));
+  std::filesystem::rename(data, folder / "moved.txt");
+  CheckRefusal({"train", "--resume", run, "--steps", "30"}, 3, {data, "--data FILE"});
+  std::filesystem::resize_file(run + "/checkpoints/step-000020/model.safetensors", 1000);
+  CheckRefusal({"train", "--resume", run, "--steps", "30", "--data", folder / "moved.txt"}, 3,
+               {"truncated", "delete ", "step-000020"});
+}
+
 TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, generates, evaluates") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(200));

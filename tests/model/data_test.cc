@@ -59,6 +59,24 @@ TEST_CASE("small files take no mapping each: systems allow 65,530") {
   CHECK(CountMappings() < before + 100);
 }
 
+TEST_CASE("a run among the texts is none, and what is no text is named") {
+  MemoryFiles files;
+  files.SetContent("d/a.txt", "a");
+  files.SetContent("d/run/config.json", "{}");
+  files.SetContent("d/run/log.jsonl", "{}");
+  files.SetContent("d/settings/config.json", "{}");
+  CHECK(TextCorpus(files, {"d"}).paths() ==
+        std::vector<std::string>{"d/a.txt", "d/settings/config.json"});
+  files.SetContent("text.gz", "\x1f\x8bpacked");
+  files.SetContent("wide.txt", std::string("\xff\xfe"
+                                           "a\0",
+                                           4));
+  const TextCorpus corpus(files, {"text.gz", "wide.txt"});
+  REQUIRE(corpus.notices().size() == 2);
+  CHECK(corpus.notices()[0].find("gzip") != std::string::npos);
+  CHECK(corpus.notices()[1].find("UTF-16") != std::string::npos);
+}
+
 TEST_CASE("files and folders become one corpus") {
   MemoryFiles files;
   files.SetContent("d/b.txt", "bb");
@@ -72,8 +90,10 @@ TEST_CASE("files and folders become one corpus") {
   CHECK(corpus.paths() == std::vector<std::string>{"one", "d/a/z.md", "d/a.txt", "d/b.txt"});
   CHECK(corpus.bytes() == 9);
   CHECK(corpus.texts()[0] == std::string_view("o\0e", 3));
-  REQUIRE(corpus.notices().size() == 1);
-  CHECK(corpus.notices()[0] == "d: 2 empty or binary files left out");
+  REQUIRE(corpus.notices().size() == 2);
+  CHECK(corpus.notices()[0] ==
+        "one: holds zero bytes, as binary files do; its bytes are taken as they are");
+  CHECK(corpus.notices()[1] == "d: 2 empty or binary files left out");
 
   const uint64_t hash = corpus.Hash();
   CHECK(TextCorpus(files, {"one", "d"}).Hash() == hash);
