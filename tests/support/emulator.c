@@ -5,8 +5,8 @@
  * 207) for a change between AVX and SSE instructions. QEMU computes vectors of 32 bytes with AVX2
  * and scalars with SSE, without clearing the registers between them, and is ten times slower there
  * than with vectors of 16 bytes. No option of QEMU switches AVX2 off, but the kernel can make the
- * CPUID instruction fault (arch_prctl(2), ARCH_CPUID_SET), to be answered here. Where it cannot,
- * nothing changes. */
+ * CPUID instruction fault (arch_prctl(2), ARCH_CPUID_SET), to be answered here. Where it cannot, or
+ * where QEMU is linked statically (Debian 13), nothing changes. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
