@@ -129,10 +129,20 @@ std::string DescribeTraining(const Json& training) {
          training.value("seed", Json(0)).dump();
 }
 
+// The texts, as they were named when the training began.
+std::string DescribeData(const Json& training) {
+  const Json paths = training.value("data", Json::array());
+  if (!paths.is_array() || paths.empty() || !paths[0].is_string()) return "";
+  const std::string first = paths[0].get<std::string>();
+  return paths.size() == 1 ? first : first + " and " + std::to_string(paths.size() - 1) + " more";
+}
+
 void InfoCommand::Describe(model::FileSystem& files) const {
   const model::ModelFile file = model::OpenModel(files, path_);
   const auto built = model::MakeModel(file.config, file.path);
   const std::optional<model::Checkpoint> checkpoint = FindCheckpoint(files, path_);
+  std::vector<model::CheckpointInfo> all;
+  if (model::IsDirectory(files, path_)) all = model::CheckpointStore(files, path_, 1).List();
   Json json = {{"path", file.path},
                {"format", file.format},
                {"config", file.config},
@@ -166,13 +176,20 @@ void InfoCommand::Describe(model::FileSystem& files) const {
       }
       text += Row("Checkpoint", line + (checkpoint->can_resume() ? ", can be resumed" : ""));
     }
-    const auto training = file.config.find("training");
-    if (training != file.config.end()) text += Row("Training", DescribeTraining(*training));
+    // The best checkpoint may be older than the run's present length.
+    const Json newest =
+        all.empty() ? file.config
+                    : model::ReadJsonFile(files, model::JoinPath(all.back().folder, "config.json"));
+    const auto training = newest.find("training");
+    if (training != newest.end()) {
+      json["training"] = *training;
+      text += Row("Training", DescribeTraining(*training));
+      const std::string data = DescribeData(*training);
+      if (!data.empty()) text += Row("Data", data);
+    }
   }
   Json checkpoints = Json::array();
   std::string list;
-  std::vector<model::CheckpointInfo> all;
-  if (model::IsDirectory(files, path_)) all = model::CheckpointStore(files, path_, 1).List();
   for (const model::CheckpointInfo& info : all) {
     checkpoints.push_back({{"step", info.step},
                            {"val_loss", info.val_loss ? Json(*info.val_loss) : Json()},

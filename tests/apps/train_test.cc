@@ -147,11 +147,14 @@ TEST_CASE("the end says what the losses mean, and --resume what is missing or da
   CHECK(Contains(wild.messages, "above that of guessing"));
   const RunResult tame = Succeed(Tiny(data, run, {"--steps", "20", "--save-every", "10"}));
   CHECK_FALSE(Contains(tame.messages, "guessing"));
+  Succeed({"train", "--resume", run, "--steps", "30"});
+  CHECK(Json::parse(Succeed({"info", run, "--json"}).output)["training"]["steps"] == 30);
+  CHECK(Contains(Succeed({"info", run}).output, data));
   std::filesystem::rename(data, folder / "moved.txt");
-  CheckRefusal({"train", "--resume", run, "--steps", "30"}, 3, {data, "--data FILE"});
-  std::filesystem::resize_file(run + "/checkpoints/step-000020/model.safetensors", 1000);
-  CheckRefusal({"train", "--resume", run, "--steps", "30", "--data", folder / "moved.txt"}, 3,
-               {"truncated", "delete ", "step-000020"});
+  CheckRefusal({"train", "--resume", run, "--steps", "40"}, 3, {data, "--data FILE"});
+  std::filesystem::resize_file(run + "/checkpoints/step-000030/model.safetensors", 1000);
+  CheckRefusal({"train", "--resume", run, "--steps", "40", "--data", folder / "moved.txt"}, 3,
+               {"truncated", "delete ", "step-000030"});
 }
 
 TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, generates, evaluates") {
