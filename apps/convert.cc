@@ -78,7 +78,8 @@ class ConvertCommand : public Command {
     const model::FileInfo info = model::GetInfo(files, out_);
     if (info.kind == model::FileInfo::Kind::kMissing) return;
     if (!single || info.kind == model::FileInfo::Kind::kDirectory) {
-      throw model::UsageError(out_ + " exists; give OUT another name");
+      throw model::UsageError(out_ + " exists; give OUT another name" +
+                              (force_ ? " (--force replaces single files only)" : ""));
     }
     if (!force_) throw model::UsageError(out_ + " exists; --force replaces it");
   }

@@ -37,6 +37,7 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
   } else {
     const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
     const model::TextCorpus corpus(files, data_);
+    for (const std::string& notice : corpus.notices()) Stderr().Line("Note: " + notice);
     tokens = model::Tokenize(
         tokenizer, corpus.texts(), [show = ReadingProgress(), &corpus](uint64_t bytes) {
           show(static_cast<double>(bytes) / static_cast<double>(corpus.bytes()));

@@ -266,6 +266,9 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   } else {
     trainer.Initialize();
   }
+  if (!Stderr().quiet()) {
+    SayOnStop("\nStopping after this step; once more: at once, without saving\n");
+  }
   for (const std::string& line : DescribePlan({.plan = &trainer.plan(),
                                                .text = &run.text,
                                                .memory = trainer.memory(),
@@ -280,9 +283,6 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   run.checkpoint.reset();
   run.from.reset();
 
-  if (!Stderr().quiet()) {
-    SayOnStop("\nStopping after this step; once more: at once, without saving\n");
-  }
   const model::FinishReport report = trainer.Run();
   SayOnStop(nullptr);
   Stderr().ClearProgress();

@@ -254,6 +254,7 @@ TEST_CASE("a signal saves and says how to go on; the folder then goes on") {
         signal == 2 ? Tiny(data, run, {"--steps", "100000000", "--eval-every", "0"})
                     : std::vector<std::string>{"train", "--resume", run};
     const RunResult result = RunLanewise(words, {.signal = signal, .signal_when = "step "});
+    CHECK(Contains(result.messages, "\nStopping after this step; once more: at once"));
     CAPTURE(result.messages);
     CHECK(result.code == 128 + signal);
     CHECK(Contains(result.messages, "lanewise train --resume " + run));
