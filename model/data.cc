@@ -72,8 +72,11 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
       MappedFile file = OpenText(files, path);
       if (file.bytes().empty()) throw InputError(path + ": is empty; there is nothing to read");
       const std::string what = WhatElse(file.text());
-      if (!what.empty())
-        notices_.push_back(path + ": " + what + "; its bytes are taken as they are");
+      if (!what.empty()) {
+        std::string notice = path;
+        notice.append(": ").append(what).append("; its bytes are taken as they are");
+        notices_.push_back(std::move(notice));
+      }
       paths_.push_back(path);
       files_.push_back(std::move(file));
       continue;
