@@ -37,8 +37,8 @@ class BenchKernelsCommand : public Command {
     common_.Declare(options, /*json=*/true, /*profile=*/false);
   }
 
-  int Run(model::FileSystem& /*files*/, const Options& /*options*/) override {
-    common_.Apply();
+  int Run(model::FileSystem& files, const Options& /*options*/) override {
+    common_.Apply(files);
     std::vector<std::string> words = {
         "lanewise", "--benchmark_min_time=" + std::to_string(min_time_),
         "--benchmark_repetitions=" + std::to_string(repetitions_),

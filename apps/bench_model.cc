@@ -11,6 +11,7 @@
 #include "apps/train_flags.h"
 #include "kernels/bfloat16.h"
 #include "kernels/targets.h"
+#include "model/checkpoint.h"
 #include "model/error.h"
 #include "model/session.h"
 #include "runtime/arena.h"
@@ -127,7 +128,7 @@ class BenchModelCommand : public Command {
   }
   std::vector<std::string> examples() const override {
     return {name() + " --layers 4 --dim 128 --heads 4",
-            name() + " --model llama --preset 110M --json"};
+            name() + " --model llama --preset 110M --json", name() + " --from runs/book"};
   }
 
   void Declare(Options& options) override;
@@ -141,11 +142,12 @@ class BenchModelCommand : public Command {
     uint64_t peak_memory_bytes = 0;
   };
   Result Train(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
-  Result Infer(const runtime::Scheduler& scheduler, Rounds* rounds);
-  TrainPlan Plan() const;
+  Result Infer(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
+  TrainPlan Plan(model::FileSystem& files) const;
   void Print(const Result& result, const Rounds& rounds, double bandwidth, size_t threads) const;
 
   Path path_;
+  std::string from_;
   model::TrainOptions options_;
   int64_t steps_ = 0, streams_ = 1;
   bool Half() const { return options_.dtype == "bf16"; }
@@ -159,6 +161,7 @@ void BenchModelCommand::Declare(Options& options) {
   model::SizeOptions& sizes = options_.sizes;
   options.Group("Model");
   options.Text("model", "KIND", &options_.model, "slot_rnn or llama");
+  options.Text("from", "MODEL", &from_, "the sizes of this model, with random weights");
   options.Text("preset", "NAME", &sizes.preset, "llama's sizes by name: 260K, 15M, 42M, 110M");
   options.Integer("layers", "N", &sizes.layers, kLow, kHigh, "layers");
   options.Integer("dim", "N", &sizes.dim, kLow, kHigh, "width of the embedding");
@@ -190,7 +193,7 @@ void BenchModelCommand::Declare(Options& options) {
   common_.Declare(options, /*json=*/true, /*profile=*/true);
 }
 
-TrainPlan BenchModelCommand::Plan() const {
+TrainPlan BenchModelCommand::Plan(model::FileSystem& files) const {
   model::TrainOptions options = options_;
   options.steps = std::numeric_limits<int32_t>::max() / 8;
   options.auto_config = false;
@@ -199,16 +202,26 @@ TrainPlan BenchModelCommand::Plan() const {
   options.eval_tokens = 1;
   options.warmup = 0;
   model::SizeOptions& sizes = options.sizes;
+  Json known;
+  if (!from_.empty()) {
+    known = KnownConfig(model::OpenModel(files, from_).config, &options);
+    const auto context = known["ctx"].get<int64_t>();
+    if (path_ == Path::kPrefill && !sizes.ctx && options.model == "llama") {
+      sizes.ctx = std::min<int64_t>(512, context);
+    }
+  }
   if (!sizes.vocab) sizes.vocab = sizes.preset.empty() ? 65 : sizes.preset == "260K" ? 512 : 32000;
   if (path_ == Path::kPrefill && !sizes.ctx) sizes.ctx = 512;
   if (!options.batch && !sizes.preset.empty()) options.batch = 4;
-  return model::AutoConfigure(options, 1 << 20, 1 << 20, 1, false);
+  TrainPlan plan = model::AutoConfigure(options, 1 << 20, 1 << 20, 1, false, 0, known);
+  plan.model["ctx"] = plan.ctx;
+  return plan;
 }
 
 BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
                                                    const runtime::Scheduler& scheduler,
                                                    Rounds* rounds) {
-  const TrainPlan plan = Plan();
+  const TrainPlan plan = Plan(files);
   config_ = plan.model;
   config_["batch"] = plan.batch;
   const auto vocab = plan.model["vocab_size"].get<size_t>();
@@ -231,9 +244,10 @@ BenchModelCommand::Result BenchModelCommand::Train(model::FileSystem& files,
   return {.flops_per_token = flops, .bytes_per_token = 0, .memory_bytes = trainer.memory().Total()};
 }
 
-BenchModelCommand::Result BenchModelCommand::Infer(const runtime::Scheduler& scheduler,
+BenchModelCommand::Result BenchModelCommand::Infer(model::FileSystem& files,
+                                                   const runtime::Scheduler& scheduler,
                                                    Rounds* rounds) {
-  const TrainPlan plan = Plan();
+  const TrainPlan plan = Plan(files);
   config_ = plan.model;
   const auto model = model::MakeModel(plan.model, "the options");
   const size_t vocab = model->vocab_size(), ctx = model->context();
@@ -305,12 +319,13 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double
   WriteOutput(text);
 }
 
-int BenchModelCommand::Run(model::FileSystem& files, const Options& /*options*/) {
-  common_.Apply();
+int BenchModelCommand::Run(model::FileSystem& files, const Options& options) {
+  common_.Apply(files);
+  if (!from_.empty()) CheckFromOptions(options);
   const auto scheduler = common_.MakeScheduler();
   Rounds rounds(*scheduler, steps_, Half());
   Result result =
-      path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(*scheduler, &rounds);
+      path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(files, *scheduler, &rounds);
   result.peak_memory_bytes = runtime::PeakResidentBytes();
   Stderr().ClearProgress();
   if (SignalExitCode() != 0) return SignalExitCode();

@@ -52,6 +52,9 @@ std::string DescribeDtype(const std::string& dtype);
 std::string CommandHelp(const Command& command, const Options& options);
 std::string OverviewHelp(const std::vector<const Command*>& commands);
 
+// UsageError where the folder of a file that is written at the end is missing; "" is no file.
+void CheckFolderOf(model::FileSystem& files, const std::string& path);
+
 // --dtype of a command that runs a model.
 void DeclareDtype(Options& options, std::string* dtype);
 
@@ -59,8 +62,9 @@ void DeclareDtype(Options& options, std::string* dtype);
 class CommonOptions {
  public:
   void Declare(Options& options, bool json, bool profile);
-  // Applies --quiet, --isa and --bf16-unit. UsageError where the CPU lacks the instructions.
-  void Apply() const;
+  // Applies --quiet, --isa and --bf16-unit. UsageError where the CPU lacks the instructions, or
+  // --profile has no folder to write to.
+  void Apply(model::FileSystem& files) const;
   std::unique_ptr<runtime::Scheduler> MakeScheduler() const;
   bool json() const { return json_; }
 

@@ -33,6 +33,14 @@ void SayDtype(const std::string& dtype) {
   if (dtype != "float32") Stderr().Line("Arithmetic: " + DescribeDtype(dtype));
 }
 
+void CheckFolderOf(model::FileSystem& files, const std::string& path) {
+  if (path.empty()) return;
+  const std::string folder = model::ParentPath(path);
+  if (!model::IsDirectory(files, folder)) {
+    throw model::UsageError(path + ": there is no folder " + folder + "; make it first");
+  }
+}
+
 void DeclareDtype(Options& options, std::string* dtype) {
   options.Group("Arithmetic");
   options.Choice("dtype", "TYPE", dtype, {"float32", "bf16"},
@@ -57,8 +65,9 @@ void CommonOptions::Declare(Options& options, bool json, bool profile) {
   options.Flag("quiet", &quiet_, "no progress and no messages but errors");
 }
 
-void CommonOptions::Apply() const {
+void CommonOptions::Apply(model::FileSystem& files) const {
   Stderr().set_quiet(quiet_);
+  if (profile_ != "summary") CheckFolderOf(files, profile_);
   kernels::ForceBf16Unit(bf16_unit_);
   if (isa_ == "auto") return;
   std::vector<std::string> names = {"auto"};

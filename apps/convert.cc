@@ -41,7 +41,7 @@ class ConvertCommand : public Command {
   }
 
   int Run(model::FileSystem& files, const Options& options) override {
-    common_.Apply();
+    common_.Apply(files);
     const model::ModelFile file = model::OpenModel(files, in_);
     // Builds the model, so that sizes and tensors that do not fit together are found here.
     const auto built = model::MakeModel(file.config, file.path);
@@ -54,6 +54,7 @@ class ConvertCommand : public Command {
           "--dtype bf16 is for an OUT that is a folder; .bin files are float32");
     }
     CheckOut(files, single);
+    model::MakeDirectories(files, model::ParentPath(out_));
     if (single && built->kind() == "llama") {
       model::WriteLlama2c(files, out_, file, static_cast<int>(version_));
       if (!file.tokenizer.is_null()) {

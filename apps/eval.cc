@@ -47,7 +47,7 @@ class EvalCommand : public Command {
   }
 
   int Run(model::FileSystem& files, const Options& options) override {
-    common_.Apply();
+    common_.Apply(files);
     input_.Check(options);
     if (ctx_ && stride_ && *stride_ > *ctx_) {
       throw model::UsageError("--stride " + std::to_string(*stride_) +
@@ -56,6 +56,9 @@ class EvalCommand : public Command {
     }
     const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
     SayDtype(dtype_);
+    if ((ctx_ || stride_) && loaded.model->recurrent()) {
+      Stderr().Line("Note: --ctx and --stride are for llama; this model reads the text in one go");
+    }
     const model::TokenArray tokens = input_.Read(files, loaded);
     const auto scheduler = common_.MakeScheduler();
     model::Evaluator evaluator(*loaded.model, *scheduler, static_cast<size_t>(ctx_.value_or(0)),

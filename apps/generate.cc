@@ -46,7 +46,7 @@ class GenerateCommand : public Command {
 
  private:
   void DeclareSampling(Options& options);
-  void Check() const;
+  void Check(model::FileSystem& files) const;
   std::string ReadPrompt(model::FileSystem& files) const;
   GenerateReport Turn(Generator& generator, const std::string& prompt);
   void Interact(Generator& generator);
@@ -113,7 +113,7 @@ void GenerateCommand::DeclareSampling(Options& options) {
   options.List("stop", "TEXT", &stop_, /*greedy=*/false, "end before this text would be printed");
 }
 
-void GenerateCommand::Check() const {
+void GenerateCommand::Check(model::FileSystem& files) const {
   if (interactive_ && common_.json()) {
     throw model::UsageError("--interactive and --json exclude each other");
   }
@@ -132,6 +132,7 @@ void GenerateCommand::Check() const {
     if (stop.empty())
       throw model::UsageError("--stop '' is empty: it would end every text at once");
   }
+  CheckFolderOf(files, save_state_);
   if (tokens_ == 0 && interactive_) throw model::UsageError("--interactive needs --tokens above 0");
 }
 
@@ -304,14 +305,17 @@ int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedMod
 }
 
 int GenerateCommand::Run(model::FileSystem& files, const Options& /*options*/) {
-  common_.Apply();
-  Check();
+  common_.Apply(files);
+  Check(files);
   sampler_.top_k = static_cast<size_t>(top_k_);
   sampler_.repeat_window = static_cast<size_t>(repeat_window_);
   sampler_.Validate();
   const model::LoadedModel loaded = model::LoadModel(files, path_, dtype_ == "bf16");
   loaded.RequireTokenizer();
   SayDtype(dtype_);
+  if (slide_ && loaded.model->recurrent()) {
+    Stderr().Line("Note: --slide is for llama; the context of this model is never full");
+  }
   model::GenerateOptions generate{
       .sampler = sampler_, .tokens = static_cast<uint64_t>(tokens_), .stop = stop_, .on_text = {}};
   if (several()) return RunSeveral(files, loaded, generate);

@@ -56,7 +56,7 @@ class GradientsCommand : public Command {
   }
 
   int Run(model::FileSystem& files, const Options& options) override {
-    common_.Apply();
+    common_.Apply(files);
     input_.Check(options);
     const model::LoadedModel loaded = model::LoadModel(files, path_);
     const model::TokenArray array = input_.Read(files, loaded);

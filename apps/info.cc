@@ -44,7 +44,7 @@ class InfoCommand : public Command {
   }
 
   int Run(model::FileSystem& files, const Options& options) override {
-    common_.Apply();
+    common_.Apply(files);
     if (machine_ == options.Given("MODEL")) {
       throw model::UsageError("info needs a MODEL or --machine, one of them");
     }

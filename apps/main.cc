@@ -133,7 +133,11 @@ void Program::ThrowIncomplete(const std::string& group,
 
 void Program::ThrowUnknownOption(const Entry& entry, const std::string& word) const {
   if (!word.starts_with('-')) {
-    throw UsageError("'" + word + "' is one argument too many for " + entry.command->name());
+    const bool sizes = entry.options->Has("from") && entry.options->Has("model");
+    throw UsageError("'" + word + "' is one argument too many for " + entry.command->name() +
+                     (sizes ? "; a model's kind is given with --model, the sizes of one that "
+                              "exists with --from"
+                            : ""));
   }
   std::string name = word.substr(0, word.find('='));
   name.erase(0, name.find_first_not_of('-'));
@@ -141,9 +145,13 @@ void Program::ThrowUnknownOption(const Entry& entry, const std::string& word) co
   for (const auto& option : entry.options->all()) {
     if (!option->positional) names.push_back(option->name);
   }
-  const std::string nearest = Nearest(name, names);
+  std::string hint = NearestOption(name, names);
+  if (!hint.empty()) hint = "; did you mean --" + hint + "?";
+  if (entry.options->Has("MODEL") && (name == "m" || name == "model")) {
+    hint = "; the model stands alone: lanewise " + entry.command->name() + " MODEL";
+  }
   throw UsageError(entry.command->name() + " has no option " + word.substr(0, word.find('=')) +
-                   (nearest.empty() ? "" : "; did you mean --" + nearest + "?"));
+                   hint);
 }
 
 // CLI11's "--steps: 1 required TEXT missing".

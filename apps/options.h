@@ -94,6 +94,7 @@ class Options {
   void Resolve(model::FileSystem& files);
 
   bool Given(std::string_view name) const { return Find(name).source != Source::kDefault; }
+  bool Has(std::string_view name) const { return Find(name).name == name; }
   const Option& Find(std::string_view name) const;
   const std::vector<std::unique_ptr<Option>>& all() const { return options_; }
 
@@ -122,6 +123,8 @@ std::string EnvironmentName(std::string_view option);
 
 // The candidate that `text` is most likely a misspelling of; empty when none is near.
 std::string Nearest(std::string text, const std::vector<std::string>& candidates);
+// The same for an option's name; knows what other programs call it, too: "learning-rate" for "lr".
+std::string NearestOption(std::string name, const std::vector<std::string>& candidates);
 
 }  // namespace lanewise::apps
 

@@ -147,7 +147,7 @@ PlanCommand::Speed PlanCommand::Measure(model::FileSystem& files, const TrainPla
 }
 
 int PlanCommand::Run(model::FileSystem& files, const Options& options) {
-  common_.Apply();
+  common_.Apply(files);
   if (!from_.empty()) CheckFromOptions(options);
   flags_.Check();
   const auto scheduler = common_.MakeScheduler();

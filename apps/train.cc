@@ -66,12 +66,14 @@ class TrainCommand : public Command {
   void LockRun(FileSystem& files, Prepared* run) const;
   void CheckFreshFolder(FileSystem& files) const;
   void PrepareFresh(FileSystem& files, double gflops, Prepared* run);
+  void MakeFolder(FileSystem& files, Prepared* run) const;
   model::Checkpoint LoadLatest(FileSystem& files, const std::string& folder) const;
   void PrepareResume(FileSystem& files, const Options& options, Prepared* run);
   void Lengthen(const model::TrainText& text, TrainPlan* plan) const;
   bool NothingLeft(const Prepared& run) const;
   static std::string Advice(const model::Trainer& trainer, const model::FinishReport& report);
-  void PrintSummary(const model::Trainer& trainer, const model::FinishReport& report) const;
+  void PrintSummary(FileSystem& files, const model::Trainer& trainer,
+                    const model::FinishReport& report) const;
   Json ToJson(const model::Trainer& trainer, const model::FinishReport& report) const;
   std::string ResumeCommand() const;
 
@@ -153,8 +155,13 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
                                    tokenizer, ReadingProgress());
   Stderr().ClearProgress();
   run->plan = MakePlan(flags_, run->text, config, gflops);
+}
+
+// Only once nothing is left to refuse: a folder without a run would be in the way.
+void TrainCommand::MakeFolder(FileSystem& files, Prepared* run) const {
   model::MakeDirectories(files, out_);
   LockRun(files, run);
+  CheckFreshFolder(files);
 }
 
 // A damaged checkpoint is not passed over in silence: what was trained since would be lost.
@@ -239,7 +246,7 @@ std::string TrainCommand::ResumeCommand() const {
 }
 
 int TrainCommand::Run(FileSystem& files, const Options& options) {
-  common_.Apply();
+  common_.Apply(files);
   CheckOptions(options);
   const auto scheduler = common_.MakeScheduler();
   double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
@@ -259,6 +266,7 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
                                   .stop = &StopSignal(),
                                   .stop_after = flags_.options().stop_after.value_or(0)};
   model::Trainer trainer(run.plan, *run.text.tokenizer, run.text.data, setup);
+  if (!resume_) MakeFolder(files, &run);
   if (run.checkpoint) {
     trainer.Resume(*run.checkpoint);
   } else if (run.from) {
@@ -287,7 +295,7 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   SayOnStop(nullptr);
   Stderr().ClearProgress();
   if (common_.json()) WriteJson(ToJson(trainer, report));
-  PrintSummary(trainer, report);
+  PrintSummary(files, trainer, report);
   common_.WriteProfile(files, gflops);
   return report.finished ? 0 : SignalExitCode();
 }
@@ -325,7 +333,7 @@ std::string TrainCommand::Advice(const model::Trainer& trainer, const model::Fin
          "generate and eval take the best checkpoint; more text, --dropout or fewer steps help";
 }
 
-void TrainCommand::PrintSummary(const model::Trainer& trainer,
+void TrainCommand::PrintSummary(FileSystem& files, const model::Trainer& trainer,
                                 const model::FinishReport& report) const {
   const std::string run = ShellQuoted(out_);
   std::string line = "\n";
@@ -346,8 +354,12 @@ void TrainCommand::PrintSummary(const model::Trainer& trainer,
   if (report.val_bits_per_byte && *report.val_bits_per_byte > 0) {
     line += " (" + FormatFixed(*report.val_bits_per_byte, 4) + " bits/byte)";
   }
-  if (report.best_val_loss) line += ", best " + FormatFixed(*report.best_val_loss, 4);
   Stderr().Line(line);
+  const auto best = model::CheckpointStore(files, out_, 1).Best();
+  if (best && best->val_loss && best->step != static_cast<uint64_t>(report.step)) {
+    Stderr().Line("Best checkpoint: step " + std::to_string(best->step) + ", " +
+                  FormatFixed(*best->val_loss, 4) + " nats in its evaluation");
+  }
   const std::string advice = Advice(trainer, report);
   if (!advice.empty()) Stderr().Line("Note: " + advice);
   Stderr().Line("Saved in " + out_ + "; the curves are in " + model::JoinPath(out_, "loss.svg"));
@@ -355,9 +367,14 @@ void TrainCommand::PrintSummary(const model::Trainer& trainer,
     Stderr().Line("Go on with:\n  " + ResumeCommand());
     return;
   }
-  Stderr().Line("Next:\n  lanewise generate " + run + " --prompt \"...\"\n  lanewise eval " + run +
-                " --data FILE\n  " + ResumeCommand() + " --steps " +
-                std::to_string(2 * report.step) + "    # train it further");
+  line = "Next:\n  lanewise generate " + run + " --prompt \"...\"\n  lanewise eval " + run +
+         " --data FILE";
+  // What went wrong is not mended by more of it.
+  if (advice.empty()) {
+    line += "\n  " + ResumeCommand() + " --steps " + std::to_string(2 * report.step) +
+            "    # train it further";
+  }
+  Stderr().Line(line);
 }
 
 }  // namespace

@@ -133,15 +133,17 @@ void CheckFromOptions(const Options& options) {
   }
 }
 
+model::Json KnownConfig(model::Json config, model::TrainOptions* options) {
+  options->model = config.value("model", "");
+  config.erase("training");
+  return config;
+}
+
 model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,
                           const model::Json& known, double machine_gflops) {
   const bool words = text.tokenizer->kind() == "word";
   model::TrainOptions options = flags.options();
-  model::Json config = known;
-  if (!known.is_null()) {
-    options.model = known.value("model", "");
-    config.erase("training");
-  }
+  const model::Json config = known.is_null() ? known : KnownConfig(known, &options);
   model::TrainPlan plan =
       model::AutoConfigure(options, text.train_bytes, text.data.train.size(),
                            text.tokenizer->vocab_size(), words, machine_gflops, config);

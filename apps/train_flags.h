@@ -36,6 +36,9 @@ class TrainFlags {
 // With --from: UsageError for options that say what that model has already.
 void CheckFromOptions(const Options& options);
 
+// The sizes of a model that exists, as AutoConfigure wants them; its kind goes into the options.
+model::Json KnownConfig(model::Json config, model::TrainOptions* options);
+
 // The plan for this text, with the tokenizer's vocabulary; `known` is another model's configuration
 // that the weights come from (null: sizes are chosen).
 model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,

@@ -52,12 +52,11 @@ void TrainPrinter::OnStep(const model::StepReport& report) {
                   ": the loss or its gradient is not finite; the step is skipped");
     return;
   }
-  smooth_loss_ = smooth_loss_ == 0 ? report.loss : 0.9 * smooth_loss_ + 0.1 * report.loss;
   smooth_rate_ = smooth_rate_ == 0 ? report.tokens_per_second
                                    : 0.9 * smooth_rate_ + 0.1 * report.tokens_per_second;
   if (Stderr().live()) {
     const bool narrow = TerminalColumns() < 40;
-    const std::string loss = FormatFixed(smooth_loss_, 3), rate = FormatCount(smooth_rate_);
+    const std::string loss = FormatFixed(last_.smooth_loss, 3), rate = FormatCount(smooth_rate_);
     Stderr().Progress({narrow ? Fraction(report) : "step " + Fraction(report),
                        narrow ? loss : "loss " + loss, narrow ? rate + "/s" : rate + " tokens/s",
                        MfuText(SmoothMfu()), FormatDuration(report.seconds_left) + " left"},
@@ -78,7 +77,7 @@ double TrainPrinter::SmoothMfu() const {
 
 void TrainPrinter::PlainLine() {
   const std::string mfu = MfuText(SmoothMfu());
-  Stderr().Line("step " + Fraction(last_) + "  loss " + FormatFixed(smooth_loss_, 3) + "  " +
+  Stderr().Line("step " + Fraction(last_) + "  loss " + FormatFixed(last_.smooth_loss, 3) + "  " +
                 FormatCount(smooth_rate_) + " tokens/s" + (mfu.empty() ? "" : "  " + mfu) + "  " +
                 FormatDuration(last_.seconds_left) + " left");
 }
@@ -91,7 +90,7 @@ void TrainPrinter::OnEvaluateProgress(double done) {
 
 void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
   std::string line = "step " + std::to_string(report.step) + "/" + std::to_string(last_.steps) +
-                     "  train " + FormatFixed(smooth_loss_, 3) + "  validation " +
+                     "  train " + FormatFixed(last_.smooth_loss, 3) + "  validation " +
                      FormatFixed(report.val_loss, 4) + " nats";
   if (report.val_bits_per_byte > 0) {
     line += ", " + FormatFixed(report.val_bits_per_byte, 4) + " bits/byte";

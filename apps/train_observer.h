@@ -26,7 +26,6 @@ class TrainPrinter : public model::TrainObserver {
   double SmoothMfu() const;
 
   model::StepReport last_;
-  double smooth_loss_ = 0;
   double smooth_rate_ = 0;
   TimeLeft evaluation_;
   std::chrono::steady_clock::time_point printed_{};

@@ -100,6 +100,13 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
                          " empty or binary files left out");
     }
   }
+  std::vector<std::string> sorted = paths_;
+  std::ranges::sort(sorted);
+  if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end()) {
+    notices_.push_back(*twice +
+                       ": is given more than once, and read each time; a validation split may hold "
+                       "what was trained on");
+  }
   for (const MappedFile& file : files_) {
     texts_.push_back(file.text());
     bytes_ += file.bytes().size();

@@ -65,6 +65,31 @@ void CheckTokenizer(const ModelFile& model) {
   }
 }
 
+// Whether the folder is a run or a model.
+bool HoldsModel(FileSystem& files, const std::string& folder) {
+  return IsDirectory(files, JoinPath(folder, "checkpoints")) ||
+         (IsFile(files, JoinPath(folder, "config.json")) &&
+          IsFile(files, JoinPath(folder, "model.safetensors")));
+}
+
+// What a folder that is no model has to do with one.
+std::string WhereModelsAre(FileSystem& files, const std::string& path) {
+  if (IsFile(files, JoinPath(path, "LATEST"))) {
+    return "these are a run's checkpoints; name the run, or one of them: " +
+           JoinPath(path, "step-...");
+  }
+  constexpr size_t kMost = 4;
+  std::string found;
+  size_t count = 0;
+  for (const std::string& name : ListDirectory(files, path)) {
+    const std::string folder = JoinPath(path, name);
+    if (!IsDirectory(files, folder) || !HoldsModel(files, folder)) continue;
+    if (++count <= kMost) found += (found.empty() ? "" : ", ") + folder;
+  }
+  if (count == 0) return "";
+  return "there are models in it; name one of them: " + found + (count > kMost ? ", ..." : "");
+}
+
 }  // namespace
 
 std::string ResolveModel(FileSystem& files, const std::string& path) {
@@ -78,9 +103,10 @@ std::string ResolveModel(FileSystem& files, const std::string& path) {
       IsFile(files, JoinPath(path, "model.safetensors"))) {
     return path;
   }
+  const std::string where = WhereModelsAre(files, path);
   throw InputError(path +
                    ": holds no checkpoint and no model (config.json and model.safetensors); " +
-                   kPossible);
+                   (where.empty() ? kPossible : where));
 }
 
 ModelFile OpenModel(FileSystem& files, const std::string& path) {
@@ -88,6 +114,9 @@ ModelFile OpenModel(FileSystem& files, const std::string& path) {
   ModelFile model;
   if (IsDirectory(files, found)) {
     model = FromCheckpoint(LoadCheckpoint(files, found));
+  } else if (BaseName(found) == "train_state.safetensors") {
+    throw InputError(path + ": holds the state of a training, not a model; name its folder: " +
+                     ParentPath(found));
   } else if (found.ends_with(".safetensors")) {
     model = FromCheckpoint(LoadCheckpointOf(files, found));
   } else {

@@ -320,6 +320,7 @@ StepReport Trainer::Impl::DoStep() {
     skipped_ = 0;
     train_loss_ = train_loss_ == 0 ? report.loss : 0.95 * train_loss_ + 0.05 * report.loss;
   }
+  report.smooth_loss = train_loss_;
   tokens_ += valid_targets_;
   const double seconds = Now() - begin;
   recent_seconds_ = recent_seconds_ == 0 ? seconds : 0.9 * recent_seconds_ + 0.1 * seconds;

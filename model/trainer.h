@@ -32,7 +32,8 @@ struct StepReport {
   double mfu = 0;      // of the peak measured at the start; 0 when unknown
   double seconds = 0;  // of training so far, all sessions together
   double seconds_left = 0;
-  bool skipped = false;  // loss or gradient was not finite: nothing was updated
+  double smooth_loss = 0;  // over about the last 20 steps
+  bool skipped = false;    // loss or gradient was not finite: nothing was updated
 };
 
 struct EvalReport {

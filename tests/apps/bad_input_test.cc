@@ -121,6 +121,43 @@ TEST_CASE("folders where files are expected, and files where folders are") {
   CheckRefusal({"train", "--resume", file}, 3, {file, "folder"});
 }
 
+TEST_CASE("folders and files beside a model say where the model is") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::string run = folder / "run";
+  REQUIRE(RunLanewise(Tiny(data, run)).code == 0);
+  CheckRefusal({"info", folder.path()}, 3, {"name one of them", run});
+  CheckRefusal({"info", run + "/checkpoints"}, 3, {"a run's checkpoints", "step-"});
+  CheckRefusal({"info", run + "/checkpoints/step-000003/train_state.safetensors"}, 3,
+               {"state of a training", run + "/checkpoints/step-000003"});
+}
+
+TEST_CASE("what is written at the end needs its folder at the start") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::string none = folder / "none";
+  CheckRefusal({"generate", kRnn, "--prompt", "x", "--save-state", none + "/state"}, 2,
+               {"there is no folder " + none});
+  CheckRefusal(Tiny(data, folder / "a", {"--profile", none + "/trace.json"}), 2,
+               {"there is no folder " + none});
+  CHECK_FALSE(std::filesystem::exists(folder / "a"));
+}
+
+TEST_CASE("options that mean nothing for a model are said to") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", "some text to read");
+  const RunResult eval = RunLanewise({"eval", kRnn, "--data", data, "--ctx", "4"});
+  CHECK(eval.code == 0);
+  CHECK(Contains(eval.messages, "--ctx and --stride are for llama"));
+  const RunResult text =
+      RunLanewise({"generate", kRnn, "--prompt", "x", "--tokens", "2", "--slide"});
+  CHECK(text.code == 0);
+  CHECK(Contains(text.messages, "--slide is for llama"));
+  const RunResult twice = RunLanewise({"eval", kRnn, "--data", data, "--data", data});
+  CHECK(twice.code == 0);
+  CHECK(Contains(twice.messages, "given more than once"));
+}
+
 TEST_CASE("texts of odd lengths say what happens") {
   const TemporaryFolder folder;
   CheckRefusal(Tiny(folder.Write("empty.txt", ""), folder / "a"), 3, {"empty.txt", "empty"});
@@ -147,6 +184,7 @@ TEST_CASE(
                {"this training needs", "iB", "the machine has", "--batch", "--ctx"});
   CheckRefusal(Tiny(data, folder / "a", {"--batch", "65536", "--ctx", "1000", "--dim", "4096"}), 6,
                {"this training needs", "the machine has", "--recompute"});
+  CHECK_FALSE(std::filesystem::exists(folder / "a"));
 }
 
 TEST_CASE("names that are none, each with the nearest right one") {

@@ -49,6 +49,17 @@ TEST_CASE("misspelt commands and options name the nearest right one") {
   CheckRefusal({"eval", "m", "extra", "--data", "x"}, 2, {"'extra'"});
 }
 
+TEST_CASE("other programs' names of options lead to ours") {
+  CheckRefusal({"train", "--learning-rate", "0.1"}, 2, {"--learning-rate", "--lr?"});
+  CheckRefusal({"train", "--block_size", "64"}, 2, {"--block_size", "--ctx?"});
+  CheckRefusal({"generate", "m", "-n", "4"}, 2, {"-n", "--tokens?"});
+  CheckRefusal({"generate", "m", "-p", "x"}, 2, {"-p", "--prompt?"});
+  CheckRefusal({"generate", "-m", "x"}, 2, {"lanewise generate MODEL"});
+  CheckRefusal({"bench", "train", "llama"}, 2, {"'llama'", "--model"});
+  // A name of another program that means nothing here leads nowhere.
+  CHECK_FALSE(Contains(RunLanewise({"info", "--learning-rate", "1"}).messages, "--lr"));
+}
+
 TEST_CASE("missing and contradicting options") {
   CheckRefusal({"train"}, 2, {"--out"});
   CheckRefusal({"train", "--out", "x"}, 2, {"--data"});

@@ -254,7 +254,28 @@ TEST_CASE("convert: every way there and back gives the same model") {
   CHECK(convert({kChar, folder / "back.bin"}).code == 2);
   CHECK(convert({kChar, folder / "back.bin", "--force"}).code == 0);
   CHECK(convert({kChar, folder / "x.bin", "--version", "1"}).code == 2);
-  CHECK(convert({kChar, folder / "none/x.bin"}).code == 4);
+  CHECK(convert({kChar, folder / "none/x.bin"}).code == 0);
+  CHECK(convert({kChar, folder / "none/x.bin/y.bin"}).code == 4);
+}
+
+TEST_CASE("bench runs the real paths, also with the sizes of a model that exists") {
+  const auto bench = [](std::vector<std::string> words) {
+    words.insert(words.begin(), "bench");
+    words.insert(words.end(), {"--steps", "1", "--threads", "1", "--json"});
+    return JsonOf(words);
+  };
+  const Json decode = bench({"decode", "--from", kChar});
+  CHECK(decode["model"]["dim"] == JsonOf({"info", kChar, "--json"})["config"]["dim"]);
+  CHECK(decode["tokens_per_second"].get<double>() > 0);
+  CHECK(decode["bandwidth_gbs"].get<double>() > 0);
+  const Json prefill =
+      bench({"prefill", "--from", kGolden + "/llama/llama_gqa_tied.bin", "--ctx", "8"});
+  CHECK(prefill["model"]["ctx"] == 8);
+  CHECK(prefill["mfu"].get<double>() > 0);
+  const Json train = bench(
+      {"train", "--layers", "1", "--dim", "16", "--heads", "2", "--ctx", "8", "--batch", "2"});
+  CHECK(train["peak_gflops"].get<double>() > 0);
+  CHECK(RunLanewise({"bench", "decode", "--from", kChar, "--layers", "2"}).code == 2);
 }
 
 TEST_CASE("files that are no model, and models of another kind") {
