@@ -1,5 +1,7 @@
 #include "apps/text_input.h"
 
+#include <algorithm>
+
 #include "apps/format.h"
 #include "apps/signals.h"
 #include "apps/terminal.h"
@@ -18,7 +20,8 @@ std::function<void(double)> ReadingProgress() {
 
 void TextInput::Declare(Options& options) {
   options.Exclusive("data");
-  options.List("data", "FILE", &data_, /*greedy=*/false, "text file, or folder of text files");
+  options.List("data", "FILE", &data_, /*greedy=*/false,
+               "text file, or folder of text files; - reads standard input");
   options.Text("token-ids", "FILE", &ids_, "token ids separated by white space, in place of text");
   options.Exclusive("");
 }
@@ -36,7 +39,11 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
     tokens = model::ReadTokenIds(files, ids_, static_cast<int32_t>(loaded.model->vocab_size()));
   } else {
     const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
-    const model::TextCorpus corpus(files, data_);
+    std::vector<std::string> paths = data_;
+#if !defined(_WIN32)
+    std::ranges::replace(paths, std::string("-"), std::string("/dev/stdin"));
+#endif
+    const model::TextCorpus corpus(files, paths);
     for (const std::string& notice : corpus.notices()) Stderr().Line("Note: " + notice);
     tokens = model::Tokenize(
         tokenizer, corpus.texts(), [show = ReadingProgress(), &corpus](uint64_t bytes) {

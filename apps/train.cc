@@ -109,6 +109,10 @@ void TrainCommand::CheckOptions(const Options& options) {
     out_ = positional_;
   }
   if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
+  if (std::ranges::find(flags_.data(), "-") != flags_.data().end()) {
+    throw UsageError(
+        "--data - is standard input, which --resume could not read again; save it in a file first");
+  }
   if (!resume_ && flags_.data().empty()) {
     throw UsageError("--data FILE is missing: the text to train on");
   }

@@ -143,6 +143,11 @@ TEST_CASE("what is written at the end needs its folder at the start") {
   CHECK_FALSE(std::filesystem::exists(folder / "a"));
 }
 
+TEST_CASE("a training does not read standard input") {
+  const TemporaryFolder folder;
+  CheckRefusal(Tiny("-", folder / "a"), 2, {"--data -", "save it in a file"});
+}
+
 TEST_CASE("options that mean nothing for a model are said to") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", "some text to read");

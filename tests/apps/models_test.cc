@@ -82,6 +82,10 @@ TEST_CASE("eval of text: bits per byte, the same from a folder, by pipe and in p
   CHECK(file["bits_per_byte"].get<double>() == doctest::Approx(bits).epsilon(0.02));
   folder.Write("texts/a.txt", ReadWhole(kPrompt));
   CHECK(JsonOf({"eval", kChar, "--data", folder / "texts", "--json"}) == file);
+  const RunResult piped =
+      RunLanewise({"eval", kChar, "--data", "-", "--json"}, {.input = ReadWhole(kPrompt)});
+  CAPTURE(piped.messages);
+  CHECK(Json::parse(piped.output, nullptr, false) == file);
   const RunResult plain = RunLanewise({"eval", kChar, "--data", kPrompt});
   CHECK(Contains(plain.output, "cross_entropy"));
   CHECK(Contains(plain.output, "bits_per_byte"));
