@@ -119,6 +119,7 @@ class Bf16Product {
     tile.panel = kernels::matmul::kAmxPanelColumns * tile.k;
     tile.c_row = args_.c_stride;
     tile.add_row = add.stride;
+    PackColumns(k, steps, tile.k, n, columns);
     for (size_t row = 0; row < rows; row += geometry_.rows) {
       tile.rows = std::min(geometry_.rows, rows - row);
       BFloat16* a = a_ + row * tile.a_row;
@@ -126,9 +127,7 @@ class Bf16Product {
       if (n == range_.n_begin) ConvertRows(m + row, tile.rows, k, steps, tile.k, a);
       for (size_t column = 0; column < columns; column += geometry_.columns) {
         tile.columns = std::min(geometry_.columns, columns - column);
-        BFloat16* b = b_ + column * tile.k;
-        tile.b = b;
-        if (row == 0) PackColumns(k, steps, tile.k, n + column, tile.columns, b);
+        tile.b = b_ + column * tile.k;
         tile.c = args_.c + (m + row) * args_.c_stride + n + column;
         tile.add = add.data == nullptr ? nullptr : add.data + (m + row) * add.stride + n + column;
         RunTile(tile);
@@ -153,15 +152,20 @@ class Bf16Product {
                  steps, padded, out, cuts_.RowElements());
   }
 
-  // The columns of one tile: one panel, or two of sixteen columns for AMX.
-  void PackColumns(size_t k, size_t steps, size_t padded, size_t column, size_t columns,
-                   BFloat16* out) const {
+  // The columns of a block, in panels of a tile's columns, of sixteen for AMX.
+  void PackColumns(size_t k, size_t steps, size_t padded, size_t column, size_t columns) const {
     const size_t width = amx_ ? kernels::matmul::kAmxPanelColumns : geometry_.columns;
     const MatmulOperand& b = args_.b.strided;
     const size_t offset = k * b.row_stride + column * b.col_stride;
-    for (size_t i = 0; i < columns; i += width) {
+    const bool several = args_.b.bf16 == nullptr && b.col_stride == 1 && width == hn::Lanes(DF());
+    for (size_t i = 0; i < columns;) {
       const size_t count = std::min(width, columns - i);
-      BFloat16* panel = out + i * padded;
+      BFloat16* panel = b_ + i * padded;
+      if (several && i + kPanelsAtOnce * width <= columns) {
+        PackPanelsAtOnce(b.data + offset + i, b.row_stride, steps, padded, panel);
+        i += kPanelsAtOnce * width;
+        continue;
+      }
       // Dot products skip the vectors that hold no column.
       const size_t stored = amx_ ? width : RoundUp(count, hn::Lanes(DF()));
       if (args_.b.bf16 != nullptr) {
@@ -171,6 +175,7 @@ class Bf16Product {
         PackPairs(b.data + offset + i * b.col_stride, b.row_stride, b.col_stride, count, steps,
                   padded, stored, panel);
       }
+      i += width;
     }
   }
 

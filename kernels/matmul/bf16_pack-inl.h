@@ -118,6 +118,29 @@ HWY_INLINE void PackPairs(const T* b, size_t b_k, size_t b_n, size_t columns, si
   for (size_t i = pair * stored; i < padded / 2 * stored; ++i) out[i] = 0;
 }
 
+// Panels of one vector of columns each, packed side by side.
+inline constexpr size_t kPanelsAtOnce = 4;
+
+// That many whole panels of floats whose columns lie side by side: longer runs of each row than one
+// panel after the other would read, which takes two thirds more time where B comes from L3.
+HWY_INLINE void PackPanelsAtOnce(const float* b, size_t b_k, size_t steps, size_t padded,
+                                 BFloat16* panels) {
+  const DU du;
+  const size_t lanes = hn::Lanes(du);
+  const size_t panel = padded / 2 * lanes;
+  uint32_t* HWY_RESTRICT out = reinterpret_cast<uint32_t*>(panels);
+  for (size_t pair = 0; pair < padded / 2; ++pair, out += lanes) {
+    const float* first = b + 2 * pair * b_k;
+    for (size_t i = 0; i < kPanelsAtOnce; ++i) {
+      const bool one = 2 * pair < steps;
+      const bool two = 2 * pair + 1 < steps;
+      const VU lower = one ? UpperHalf(first + i * lanes) : hn::Zero(du);
+      const VU upper = two ? UpperHalf(first + b_k + i * lanes) : hn::Zero(du);
+      hn::StoreU(Pair(lower, upper), du, out + i * panel);
+    }
+  }
+}
+
 // Rows of A that lie one beside the other (a transposed activation): pairs of steps of `lanes`
 // pairs are transposed at a time.
 HWY_INLINE size_t PackRowsAlongM(const float* a, size_t a_k, size_t rows, size_t steps,
