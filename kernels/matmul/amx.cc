@@ -141,6 +141,7 @@ LANEWISE_AMX_CODE void Product(Unit& unit, const Bf16Tile& t, const float* add, 
   const BFloat16* b = t.b;
   const size_t a_bytes = t.a_row * sizeof(BFloat16);
   for (size_t k = 0; k < t.k; k += kBf16Steps, a += kBf16Steps, b += kTileElements) {
+    FetchBetween(t, k);
     unit.template Load<4>(a, a_bytes);
     unit.template Load<6>(b, kTileBytes);
     unit.template MultiplyAdd<0, 4, 6>();

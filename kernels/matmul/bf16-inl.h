@@ -24,11 +24,13 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
+using kernels::matmul::Ahead;
 using kernels::matmul::Bf16Tile;
 using kernels::matmul::kBf16Steps;
 
-// Longest sum kept in registers: the rows of A of one tile stay in L1.
-inline constexpr size_t kBf16BlockK = 768;
+// Longest sum kept in registers: more would leave too few columns of B in L2. Dot products find
+// their rows of A in L1; AMX reads both operands from L2.
+inline constexpr size_t kBf16BlockK = 1024;
 // bf16 of packed B that stay in L2, and of packed A that may come from L3.
 inline constexpr size_t kBf16BlockB = size_t{256} << 10;
 inline constexpr size_t kBf16BlockA = size_t{1} << 20;
@@ -120,7 +122,11 @@ class Bf16Product {
     tile.c_row = args_.c_stride;
     tile.add_row = add.stride;
     PackColumns(k, steps, tile.k, n, columns);
+    const size_t steps_a_row = CeilDiv(columns, geometry_.columns) * (tile.k / kBf16Steps);
     for (size_t row = 0; row < rows; row += geometry_.rows) {
+      Ahead ahead = RowsBelow(m, row, rows, k, steps, n);
+      tile.ahead = &ahead;
+      tile.ahead_lines = CeilDiv(ahead.Lines(), std::max<size_t>(1, steps_a_row));
       tile.rows = std::min(geometry_.rows, rows - row);
       BFloat16* a = a_ + row * tile.a_row;
       tile.a = a;
@@ -128,11 +134,28 @@ class Bf16Product {
       for (size_t column = 0; column < columns; column += geometry_.columns) {
         tile.columns = std::min(geometry_.columns, columns - column);
         tile.b = b_ + column * tile.k;
-        tile.c = args_.c + (m + row) * args_.c_stride + n + column;
-        tile.add = add.data == nullptr ? nullptr : add.data + (m + row) * add.stride + n + column;
+        const size_t at_c = (m + row) * tile.c_row + n + column;
+        const size_t at_add = (m + row) * tile.add_row + n + column;
+        tile.c = args_.c + at_c;
+        tile.add = add.data == nullptr ? nullptr : add.data + at_add;
+        const bool last = column + geometry_.columns >= columns;
+        tile.next = tile.add == nullptr ? tile.c : tile.add;
+        tile.next_row = tile.add == nullptr ? tile.c_row : tile.add_row;
+        tile.next += last ? geometry_.rows * tile.next_row - column : geometry_.columns;
         RunTile(tile);
       }
     }
+  }
+
+  // What will be converted for the next row of tiles.
+  Ahead RowsBelow(size_t m, size_t row, size_t rows, size_t k, size_t steps, size_t n) const {
+    row += geometry_.rows;
+    if (n != range_.n_begin || row >= rows) return {};
+    const MatmulOperand& a = args_.a;
+    const size_t count = std::min(geometry_.rows, rows - row);
+    const float* data = a.data + (m + row) * a.row_stride + k * a.col_stride;
+    if (a.col_stride == 1) return {data, a.row_stride, count, steps};
+    return {data, a.col_stride, a.row_stride == 1 ? steps : 0, count};
   }
 
   void RunTile(const Bf16Tile& tile) const {

@@ -4,6 +4,9 @@
 
 #include <cstddef>
 
+#include "hwy/base.h"
+#include "hwy/cache_control.h"
+#include "kernels/matmul/ahead.h"
 #include "kernels/view.h"
 
 namespace lanewise::kernels::matmul {
@@ -28,8 +31,25 @@ struct Bf16Tile {
   size_t add_row = 0;
   size_t rows = 0;
   size_t columns = 0;
+  const float* next = nullptr;  // where the next tile begins in C, or in what is added to it
+  size_t next_row = 0;
+  Ahead* ahead = nullptr;  // what is fetched meanwhile, `ahead_lines` every kBf16Steps
+  size_t ahead_lines = 0;
 };
+
 using Bf16TileFunction = void (*)(const Bf16Tile&);
+
+// Before the kBf16Steps steps from k: fetches a few rows of what the next tile adds to or writes,
+// then what comes after.
+HWY_INLINE void FetchBetween(const Bf16Tile& t, size_t k) {
+  constexpr size_t kRowsAtOnce = 4;
+  const size_t first = k / kBf16Steps * kRowsAtOnce;
+  for (size_t r = first; r < HWY_MIN(first + kRowsAtOnce, t.rows); ++r) {
+    const float* p = t.next + r * t.next_row;
+    for (size_t j = 0; j < t.columns; j += kLineFloats) hwy::Prefetch(p + j);
+  }
+  for (size_t i = 0; i < t.ahead_lines; ++i) t.ahead->FetchLine();
+}
 
 }  // namespace lanewise::kernels::matmul
 

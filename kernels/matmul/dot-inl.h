@@ -23,6 +23,7 @@ namespace matmul {
 
 using kernels::matmul::Bf16Tile;
 using kernels::matmul::Bf16TileFunction;
+using kernels::matmul::kBf16Steps;
 
 // Whether this target has an instruction for pairs of bf16, and it is twice as fast as float32. On
 // Sapphire Rapids it is half as fast.
@@ -63,6 +64,7 @@ void DotTileOf(const Bf16Tile& t) {
 #undef LW_DOT_TILE_DECLARE
   const uint32_t* HWY_RESTRICT b = reinterpret_cast<const uint32_t*>(t.b);
   for (size_t k = 0; k < t.k; k += 2) {
+    if (k % kBf16Steps == 0) FetchBetween(t, k);
     const VPairs b0 = hn::LoadU(du, b);
     VPairs b1 = b0, b2 = b0;
     if constexpr (kVectors > 1) b1 = hn::LoadU(du, b + lanes);

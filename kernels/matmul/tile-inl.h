@@ -14,6 +14,7 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/matmul/ahead.h"
 #include "kernels/matmul/parts-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,42 +22,12 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
-inline constexpr size_t kLineFloats = 16;
 // Steps of k before a tile's end at which it starts to fetch its rows of C.
 inline constexpr size_t kFetchSteps = 96;
 
-// Asks for a cache line without making room for it in L1.
-template <typename T>
-HWY_INLINE void PrefetchToL2(const T* p) {
-#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __builtin_prefetch(p, 0, 2);
-#else
-  hwy::Prefetch(p);
-#endif
-}
-
-// Memory that will be read soon, fetched into L2 line by line while tiles compute: packing and the
-// first read of a panel would otherwise wait for it.
-struct Ahead {
-  const float* data = nullptr;
-  size_t stride = 0;  // floats from row to row
-  size_t rows = 0;    // rows left
-  size_t columns = 0;
-  size_t column = 0;
-
-  HWY_INLINE size_t Lines() const { return rows * ((columns + kLineFloats - 1) / kLineFloats); }
-  HWY_INLINE bool Done() const { return rows == 0; }
-  HWY_INLINE void FetchLine() {
-    if (rows == 0) return;
-    PrefetchToL2(data + column);
-    column += kLineFloats;
-    if (column >= columns) {
-      column = 0;
-      data += stride;
-      --rows;
-    }
-  }
-};
+using kernels::matmul::Ahead;
+using kernels::matmul::kLineFloats;
+using kernels::matmul::PrefetchToL2;
 
 // One tile: c[r, :] = add[r, :] + sum_k a[r, k] * b[k, :].
 struct Tile {

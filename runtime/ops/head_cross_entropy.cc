@@ -155,7 +155,7 @@ class HeadCrossEntropyOp final : public Op {
 
 size_t HeadChunkRows(size_t rows, size_t vocabulary) {
   constexpr size_t kElements = size_t{1} << 22;
-  return std::min(rows, std::clamp<size_t>(kElements / vocabulary, 256, 4096));
+  return std::min(rows, std::clamp<size_t>(kElements / vocabulary, 512, 4096));
 }
 
 void HeadCrossEntropy(Graph& graph, const HeadCrossEntropyArgs& args) {
