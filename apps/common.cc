@@ -35,6 +35,7 @@ void SayDtype(const std::string& dtype) {
 
 void CheckFolderOf(model::FileSystem& files, const std::string& path) {
   if (path.empty()) return;
+  if (model::IsDirectory(files, path)) throw model::UsageError(path + " is a folder; name a file");
   const std::string folder = model::ParentPath(path);
   if (!model::IsDirectory(files, folder)) {
     throw model::UsageError(path + ": there is no folder " + folder + "; make it first");

@@ -23,6 +23,7 @@ size_t ColumnsOf(int stream);  // of a terminal; 0 where unknown
 
 std::vector<std::string> Arguments(int argc, char** argv);  // without the program's name
 std::optional<std::string> Environment(const std::string& name);
+std::vector<std::string> EnvironmentNames();
 
 }  // namespace lanewise::apps
 

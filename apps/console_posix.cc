@@ -36,6 +36,14 @@ std::optional<std::string> Environment(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
+std::vector<std::string> EnvironmentNames() {
+  std::vector<std::string> names;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    names.emplace_back(*entry, std::strcspn(*entry, "="));
+  }
+  return names;
+}
+
 }  // namespace lanewise::apps
 
 #endif  // !_WIN32

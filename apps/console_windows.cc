@@ -116,6 +116,18 @@ std::optional<std::string> Environment(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional(model::Narrow(value));
 }
 
+std::vector<std::string> EnvironmentNames() {
+  std::vector<std::string> names;
+  wchar_t* const all = GetEnvironmentStringsW();
+  for (const wchar_t* entry = all; entry != nullptr && *entry != 0; entry += wcslen(entry) + 1) {
+    // From 1: the shell's own begin with '='.
+    const std::string text = model::Narrow(entry);
+    names.push_back(text.substr(0, text.find('=', 1)));
+  }
+  FreeEnvironmentStringsW(all);
+  return names;
+}
+
 }  // namespace lanewise::apps
 
 #endif  // _WIN32

@@ -71,6 +71,7 @@ class ConvertCommand : public Command {
 
  private:
   void CheckOut(model::FileSystem& files, bool single) const {
+    if (out_.empty()) throw model::UsageError("OUT is empty; name a file or a folder");
     if (out_.ends_with(".safetensors")) {
       throw model::UsageError("OUT: give the name of a folder; " + out_ +
                               " would have no place for the configuration and the tokenizer");

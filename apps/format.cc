@@ -65,6 +65,7 @@ std::string FormatDuration(double seconds) {
 }
 
 std::string ShellQuoted(std::string_view word) {
+  if (word.starts_with('-')) return ShellQuoted("./" + std::string(word));  // no option
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,+@%";
   if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {

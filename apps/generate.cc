@@ -92,7 +92,8 @@ void GenerateCommand::Declare(Options& options) {
                "llama: when the context is full, forget the oldest tokens and go on");
   options.Text("save-state", "FILE", &save_state_,
                "save what the model remembers at the end, to go on later");
-  options.Text("load-state", "FILE", &load_state_, "go on from a state of the same model");
+  options.Text("load-state", "FILE", &load_state_,
+               "go on from a state of the same model; random choices and repetitions begin anew");
   DeclareDtype(options, &dtype_);
   common_.Declare(options, /*json=*/true, /*profile=*/false);
 }
@@ -137,6 +138,7 @@ void GenerateCommand::Check(model::FileSystem& files) const {
 }
 
 std::string GenerateCommand::ReadPrompt(model::FileSystem& files) const {
+  const EndOnSignal reading;
   if (prompt_file_ == "-") return ReadInput();
   if (prompt_file_.empty()) return prompt_;
   return model::ReadFile(files, prompt_file_, uint64_t{1} << 30);
@@ -239,8 +241,11 @@ std::vector<model::TextRequest> GenerateCommand::Requests(model::FileSystem& fil
     return requests;
   }
   const std::string name = prompts_ == "-" ? "standard input" : prompts_;
-  const std::string text =
-      prompts_ == "-" ? ReadInput() : model::ReadFile(files, prompts_, uint64_t{1} << 30);
+  std::string text;
+  {
+    const EndOnSignal reading;
+    text = prompts_ == "-" ? ReadInput() : model::ReadFile(files, prompts_, uint64_t{1} << 30);
+  }
   size_t line = 0;
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());

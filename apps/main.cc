@@ -14,6 +14,7 @@
 #include "apps/signals.h"
 #include "apps/terminal.h"
 #include "model/error.h"
+#include "model/nearest.h"
 #include "runtime/arena.h"
 #include "runtime/check.h"
 
@@ -49,6 +50,7 @@ class Program {
                                     const std::vector<std::string>& words) const;
   [[noreturn]] void ThrowUnknownCommand(const std::string& word) const;
   [[noreturn]] void ThrowUnknownOption(const Entry& entry, const std::string& word) const;
+  void NoteUnknownVariables() const;
 
   CLI::App app_{"Lanewise", "lanewise"};
   CLI::Option* help_;
@@ -154,6 +156,24 @@ void Program::ThrowUnknownOption(const Entry& entry, const std::string& word) co
                    hint);
 }
 
+// A variable that no command reads is a mistake that nothing else would show.
+void Program::NoteUnknownVariables() const {
+  std::vector<std::string> known;
+  for (const Entry& entry : entries_) {
+    for (const auto& option : entry.options->all()) {
+      const bool read = !option->only_command_line || option->name == "config";
+      if (read) known.push_back(EnvironmentName(option->name));
+    }
+  }
+  for (const std::string& name : EnvironmentNames()) {
+    if (!name.starts_with(EnvironmentName(""))) continue;
+    if (std::ranges::find(known, name) != known.end()) continue;
+    const std::string nearest = model::NearestName(name, known);
+    Stderr().Line("Note: " + name + " is set, but no option reads it" +
+                  (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+  }
+}
+
 // CLI11's "--steps: 1 required TEXT missing".
 [[noreturn]] void ThrowParseError(const CLI::ParseError& error) {
   const std::string text = error.what();
@@ -208,6 +228,7 @@ int Program::Run(std::vector<std::string> words) {
   if (!unknown.empty()) ThrowUnknownOption(*entry, unknown[0]);
   const std::unique_ptr<model::FileSystem> files = model::MakeSystemFiles();
   entry->options->Resolve(*files);
+  if (!entry->options->Given("quiet")) NoteUnknownVariables();
   return entry->command->Run(*files, *entry->options);
 }
 

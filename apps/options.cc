@@ -414,6 +414,9 @@ void Options::FromConfigObject(const Json& object, const std::string& where, boo
 }
 
 void Options::FromConfig(model::FileSystem& files) {
+  if (config_path_.empty() && Has("config")) {
+    config_path_ = Environment(EnvironmentName("config")).value_or("");
+  }
   if (config_path_.empty()) return;
   const Json config = model::ReadJsonFile(files, config_path_);
   if (!config.is_object()) {

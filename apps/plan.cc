@@ -158,11 +158,13 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
     config = file.config;
     tokenizer = file.tokenizer;
   }
+  std::optional<EndOnSignal> reading(std::in_place);
   const model::TrainText text =
       flags_.data().empty()
           ? AssumedText()
           : model::ReadTrainText(files, flags_.data(), flags_.options().val_fraction,
                                  flags_.options().tokenizer, tokenizer, ReadingProgress());
+  reading.reset();
   Stderr().ClearProgress();
   TrainPlan plan = MakePlan(flags_, text, config, gflops);
   const model::MemoryPlan memory =

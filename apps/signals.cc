@@ -22,11 +22,10 @@ static_assert(std::atomic<int>::is_always_lock_free, "signal handlers need it");
 
 std::atomic<const char*> said_on_stop{nullptr};
 
-extern "C" void HandleStop(int signal) {
-  if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
-  const char* text = said_on_stop.load();
-  if (text == nullptr) return;
-  // Nothing that allocates or locks may run here.
+std::atomic<int> reading{0};  // see EndOnSignal
+
+// Nothing that allocates or locks may run in a handler.
+void Say(const char* text) {
 #if defined(_WIN32)
   const auto written = _write(2, text, static_cast<unsigned>(std::strlen(text)));
 #else
@@ -35,6 +34,15 @@ extern "C" void HandleStop(int signal) {
   errno = error;
 #endif
   (void)written;
+}
+
+extern "C" void HandleStop(int signal) {
+  if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
+  if (reading.load() > 0) {
+    Say(signal == SIGTERM ? "\nStopped by SIGTERM\n" : "\nStopped by Ctrl-C\n");
+    std::_Exit(128 + signal);
+  }
+  if (const char* text = said_on_stop.load()) Say(text);
 }
 
 #if defined(_WIN32)
@@ -65,10 +73,14 @@ void InstallSignalHandlers() {
   }
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, nullptr);
+  sigaction(SIGXFSZ, &action, nullptr);
 #endif
 }
 
 void SayOnStop(const char* text) { said_on_stop = text; }
+
+EndOnSignal::EndOnSignal() { ++reading; }
+EndOnSignal::~EndOnSignal() { --reading; }
 
 const std::atomic<int>& StopSignal() { return stop_signal; }
 

@@ -7,7 +7,8 @@
 
 namespace lanewise::apps {
 
-// Installs the handlers. A closed pipe no longer kills the program: writing to it fails instead.
+// Installs the handlers. A closed pipe and the limit of a file's size no longer kill the program:
+// writing fails instead.
 void InstallSignalHandlers();
 
 // Number of the signal that asked for a stop; 0 so far.
@@ -16,6 +17,16 @@ const std::atomic<int>& StopSignal();
 // What the first signal writes to stderr at once, for work that cannot stop at once; null: nothing.
 // Must live as long as the program.
 void SayOnStop(const char* text);
+
+// While one lives, the first signal ends the program, as there is nothing to save: texts and
+// prompts are read, which may take as long as somebody writes them.
+class EndOnSignal {
+ public:
+  EndOnSignal();
+  ~EndOnSignal();
+  EndOnSignal(const EndOnSignal&) = delete;
+  EndOnSignal& operator=(const EndOnSignal&) = delete;
+};
 
 // 130 or 143 after a signal, else 0.
 int SignalExitCode();

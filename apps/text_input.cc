@@ -34,6 +34,7 @@ void TextInput::Check(const Options& options) const {
 
 model::TokenArray TextInput::Read(model::FileSystem& files,
                                   const model::LoadedModel& loaded) const {
+  const EndOnSignal reading;
   model::TokenArray tokens;
   if (from_ids()) {
     tokens = model::ReadTokenIds(files, ids_, static_cast<int32_t>(loaded.model->vocab_size()));

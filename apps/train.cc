@@ -155,6 +155,7 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
     }
   }
   const model::TrainOptions& options = flags_.options();
+  const EndOnSignal reading;
   run->text = model::ReadTrainText(files, flags_.data(), options.val_fraction, options.tokenizer,
                                    tokenizer, ReadingProgress());
   Stderr().ClearProgress();
@@ -200,6 +201,7 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
     throw InputError(path + ": the text of this run is not there, seen from this folder; " +
                      "say where it is: --data FILE");
   }
+  const EndOnSignal reading;
   run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer,
                                    ReadingProgress());
   Stderr().ClearProgress();

@@ -27,7 +27,8 @@ struct Contents {
 
 Contents MakeContents(const CheckpointContent& content) {
   Contents result;
-  result.config = content.config.dump(2) + "\n";
+  // Names of texts may be no UTF-8, which JSON has to be; --resume then asks where the text is.
+  result.config = content.config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   result.tokenizer = content.tokenizer.dump() + "\n";
   // Other programs read the weights as PyTorch's.
   result.weights_metadata["format"] = "pt";

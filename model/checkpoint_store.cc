@@ -168,9 +168,13 @@ std::optional<CheckpointInfo> CheckpointStore::Best() const {
 }
 
 void CheckpointStore::Publish(const CheckpointInfo& best) const {
-  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
-    LinkOrCopy(files_, JoinPath(best.folder, name), JoinPath(run_, name));
+  // People edit small files in place, which must not reach the checkpoint.
+  for (const char* name : {"config.json", "tokenizer.json"}) {
+    const MappedFile source(files_, JoinPath(best.folder, name));
+    WriteFileAtomically(files_, JoinPath(run_, name), source.text());
   }
+  LinkOrCopy(files_, JoinPath(best.folder, "model.safetensors"),
+             JoinPath(run_, "model.safetensors"));
   SyncDirectory(files_, run_);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "model/checksum.h"
@@ -28,15 +29,26 @@ bool IsRun(FileSystem& files, const std::string& folder) {
          IsFile(files, JoinPath(folder, "config.json"));
 }
 
-void Collect(FileSystem& files, const std::string& folder, int depth,
-             std::vector<std::string>* paths) {
+// The files of a folder and those below. Links may lead to a file, or back to a folder, twice.
+struct Collection {
+  std::vector<std::string> paths;
+  std::set<std::pair<uint64_t, uint64_t>> seen;
+  size_t again = 0;  // files that were there already
+};
+
+void Collect(FileSystem& files, const std::string& folder, int depth, Collection* found) {
   if (depth > kDeepestFolder || (depth > 0 && IsRun(files, folder))) return;
   for (const std::string& name : ListDirectory(files, folder)) {
     if (name.starts_with('.')) continue;
     const std::string path = JoinPath(folder, name);
-    const FileInfo::Kind kind = GetInfo(files, path).kind;
-    if (kind == FileInfo::Kind::kDirectory) Collect(files, path, depth + 1, paths);
-    if (kind == FileInfo::Kind::kFile) paths->push_back(path);
+    const FileInfo info = GetInfo(files, path);
+    const bool known = info.identity != std::pair<uint64_t, uint64_t>();
+    if (known && !found->seen.insert(info.identity).second) {
+      ++found->again;
+      continue;
+    }
+    if (info.kind == FileInfo::Kind::kDirectory) Collect(files, path, depth + 1, found);
+    if (info.kind == FileInfo::Kind::kFile) found->paths.push_back(path);
   }
 }
 
@@ -81,10 +93,15 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
       files_.push_back(std::move(file));
       continue;
     }
-    std::vector<std::string> found;
+    Collection found;
+    found.seen.insert(info.identity);
     Collect(files, path, 0, &found);
+    if (found.again > 0) {
+      notices_.push_back(path + ": " + std::to_string(found.again) +
+                         " links to what is read already left out");
+    }
     const size_t before = files_.size();
-    for (const std::string& name : found) {
+    for (const std::string& name : found.paths) {
       MappedFile file = OpenText(files, name);
       if (!LooksLikeText(file.text())) continue;
       paths_.push_back(name);
@@ -92,11 +109,11 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
     }
     const size_t texts = files_.size() - before;
     if (texts == 0) {
-      throw InputError(path + ": no text files in this folder (" + std::to_string(found.size()) +
-                       " files that are empty or binary)");
+      throw InputError(path + ": no text files in this folder (" +
+                       std::to_string(found.paths.size()) + " files that are empty or binary)");
     }
-    if (texts < found.size()) {
-      notices_.push_back(path + ": " + std::to_string(found.size() - texts) +
+    if (texts < found.paths.size()) {
+      notices_.push_back(path + ": " + std::to_string(found.paths.size() - texts) +
                          " empty or binary files left out");
     }
   }
@@ -145,7 +162,7 @@ TextSplit SplitTexts(std::span<const std::string_view> texts, double fraction) {
   return split;
 }
 
-TokenArray::TokenArray(int32_t vocab_size) {
+TokenArray::TokenArray(int32_t vocab_size) : vocab_size_(vocab_size) {
   if (vocab_size <= 1 << 8) {
     ids_ = std::vector<uint8_t>();
   } else if (vocab_size <= 1 << 16) {
@@ -156,6 +173,11 @@ TokenArray::TokenArray(int32_t vocab_size) {
 }
 
 void TokenArray::Append(std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < vocab_size_) continue;
+    throw std::out_of_range("token " + std::to_string(id) + " of a vocabulary of " +
+                            std::to_string(vocab_size_));
+  }
   std::visit(
       [&](auto& stored) {
         using Id = typename std::decay_t<decltype(stored)>::value_type;

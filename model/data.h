@@ -49,7 +49,9 @@ class TokenArray {
  public:
   TokenArray() = default;
   explicit TokenArray(int32_t vocab_size);
+  // std::out_of_range for an id that is none of the vocabulary's.
   void Append(std::span<const int32_t> ids);
+  int32_t vocab_size() const { return vocab_size_; }
 
   uint64_t size() const;
   int32_t operator[](uint64_t index) const;
@@ -60,6 +62,7 @@ class TokenArray {
   uint64_t bytes = 0;  // of text that the tokens stand for; 0 where unknown
 
  private:
+  int32_t vocab_size_ = 0;
   std::variant<std::vector<uint8_t>, std::vector<uint16_t>, std::vector<int32_t>> ids_;
 };
 

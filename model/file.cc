@@ -313,7 +313,7 @@ void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes
       static_cast<uint64_t>(free) - bytes >= kFreeSpaceMargin) {
     return;
   }
-  throw IoError(path + ": " + FormatBytes(bytes) + " are needed and " +
+  throw IoError(path + ": " + FormatBytes(bytes + kFreeSpaceMargin) + " are needed and " +
                     FormatBytes(static_cast<uint64_t>(free)) +
                     " are free on this disk; free some space or choose another folder",
                 ENOSPC);

@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lanewise::model {
@@ -27,6 +28,8 @@ struct FileInfo {
   enum class Kind { kMissing, kFile, kDirectory, kOther };
   Kind kind = Kind::kMissing;
   uint64_t size = 0;
+  // The same for every name of one file or folder; {0, 0} where the system does not say.
+  std::pair<uint64_t, uint64_t> identity = {0, 0};
 };
 
 // Paths are UTF-8. Each operation returns a value >= 0, or -errno. Reads and writes may be short

@@ -86,6 +86,7 @@ class PosixFiles final : public FileSystem {
                  : S_ISDIR(status.st_mode) ? FileInfo::Kind::kDirectory
                                            : FileInfo::Kind::kOther;
     info->size = static_cast<uint64_t>(status.st_size);
+    info->identity = {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino)};
     return 0;
   }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <stdexcept>
 
 #include "kernels/bfloat16.h"
 #include "model/error.h"
@@ -70,6 +71,8 @@ class Trainer::Impl {
   MemoryPlan memory_;
 
  private:
+  void CheckSetup() const;
+  void Start();
   void FixLength();
   void ChooseIntervals();
   void FetchStep();
@@ -115,6 +118,7 @@ class Trainer::Impl {
   double seconds_before_ = 0, started_ = 0;
   double recent_seconds_ = 0;  // smoothed seconds of a step
   double train_loss_ = 0;      // smoothed
+  bool ready_ = false;         // there are weights to train
   std::optional<double> val_loss_, val_bits_, best_val_loss_, compared_loss_;
   int64_t evaluated_step_ = -1, saved_step_ = -1;
 };
@@ -126,6 +130,7 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
       data_(data),
       setup_(setup),
       observer_(setup.observer != nullptr ? setup.observer : &silent_) {
+  CheckSetup();
   source_ = std::make_unique<BatchSource>(
       data.train, BatchSource::Options{.rows = static_cast<size_t>(plan_.batch),
                                        .ctx = static_cast<size_t>(plan_.ctx),
@@ -173,17 +178,40 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
   }
 }
 
+// A setup that leaves out what it must have is the caller's mistake, not a person's.
+void Trainer::Impl::CheckSetup() const {
+  if (setup_.scheduler == nullptr) throw std::invalid_argument("Trainer: no scheduler");
+  if (!setup_.run_folder.empty() && setup_.files == nullptr) {
+    throw std::invalid_argument("Trainer: a run folder, but no files");
+  }
+  const auto vocab = plan_.model.value("vocab_size", int64_t{0});
+  if (data_.train.vocab_size() > vocab || data_.validation.vocab_size() > vocab) {
+    throw std::invalid_argument("Trainer: tokens of a larger vocabulary than the model's");
+  }
+}
+
+void Trainer::Impl::Start() {
+  ready_ = true;
+  const std::string& folder = setup_.run_folder;
+  if (!folder.empty() && CheckpointStore(*setup_.files, folder, 1).Latest()) {
+    throw UsageError(folder + " holds a run: go on with it, or choose another folder");
+  }
+}
+
 void Trainer::Impl::Initialize() {
+  Start();
   model_->Initialize(plan_.init, plan_.seed, Weights());
   RoundWeights();
 }
 
 void Trainer::Impl::InitializeFrom(const ModelFile& file) {
+  Start();
   LoadWeights(file, model_->params(), Weights());
   RoundWeights();
 }
 
 void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
+  ready_ = true;
   const TrainingState state =
       ReadTrainingState(checkpoint, model_->params(),
                         {Weights(), optimizer_->first_moments(), optimizer_->second_moments(),
@@ -421,6 +449,7 @@ void Trainer::Impl::Save() {
 }
 
 FinishReport Trainer::Impl::Run() {
+  if (!ready_) throw std::logic_error("Trainer: Run before Initialize or Resume");
   started_ = Now();
   FixLength();
   ChooseIntervals();
@@ -442,16 +471,15 @@ FinishReport Trainer::Impl::Run() {
   const bool finished = done_ >= plan_.steps;
   if (finished) EvaluateLast();
   Save();
-  FinishReport report;
-  report.step = done_;
-  report.tokens = tokens_;
-  report.seconds = Seconds();
-  report.train_loss = train_loss_;
-  report.val_loss = val_loss_;
-  report.val_bits_per_byte = val_bits_;
-  report.best_val_loss = best_val_loss_;
-  report.peak_memory_bytes = runtime::PeakResidentBytes();
-  report.finished = finished;
+  const FinishReport report = {.step = done_,
+                               .tokens = tokens_,
+                               .seconds = Seconds(),
+                               .train_loss = train_loss_,
+                               .val_loss = val_loss_,
+                               .val_bits_per_byte = val_bits_,
+                               .best_val_loss = best_val_loss_,
+                               .peak_memory_bytes = runtime::PeakResidentBytes(),
+                               .finished = finished};
   if (record_) record_->Finish(report);
   return report;
 }

@@ -75,11 +75,11 @@ struct TrainData {
 };
 
 struct TrainerSetup {
-  FileSystem* files = nullptr;
-  std::string run_folder = {};  // empty: nothing is written
-  const runtime::Scheduler* scheduler = nullptr;
-  runtime::Profiler* profiler = nullptr;  // optional
-  double peak_gflops = 0;                 // for MFU
+  FileSystem* files = nullptr;                    // needed with a run folder
+  std::string run_folder = {};                    // empty: nothing is written
+  const runtime::Scheduler* scheduler = nullptr;  // needed
+  runtime::Profiler* profiler = nullptr;          // optional
+  double peak_gflops = 0;                         // for MFU
   TrainObserver* observer = nullptr;
   const std::atomic<int>* stop = nullptr;  // nonzero: finish the step, save, return
   int64_t stop_after = 0;                  // steps of this session; 0: no limit
@@ -97,12 +97,15 @@ struct MemoryPlan {
 
 class Trainer {
  public:
-  // Plans and allocates. OutOfMemory with the figures when the machine's memory does not suffice.
+  // Plans and allocates. OutOfMemory with the figures when the machine's memory does not suffice;
+  // std::invalid_argument for a setup without what it needs, and for tokens beyond the model's
+  // vocabulary.
   Trainer(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data,
           const TrainerSetup& setup);
   ~Trainer();
 
-  // Starts from fresh weights, from those of another model, or goes on from a checkpoint.
+  // Starts from fresh weights, from those of another model, or goes on from a checkpoint: one of
+  // them comes before Run. UsageError for a start in a folder that holds a run.
   void Initialize();
   void InitializeFrom(const ModelFile& file);
   // InputError where the checkpoint is not of this run (data, tokenizer or sizes changed).

@@ -145,6 +145,7 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
   CheckpointContent content;
   content.config = model.Config();
   content.config["training"] = plan.ToJson();
+  content.config["training"]["tokenizer"] = tokenizer.kind();
   content.tokenizer = tokenizer.ToJson();
   content.weights = WeightSources(model.params(), arrays.weights.data());
   for (const auto& [prefix, values] :

@@ -1,6 +1,7 @@
 // What people give a program by mistake, and machines that refuse it: each with its message and
 // exit code.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -141,6 +142,33 @@ TEST_CASE("what is written at the end needs its folder at the start") {
   CheckRefusal(Tiny(data, folder / "a", {"--profile", none + "/trace.json"}), 2,
                {"there is no folder " + none});
   CHECK_FALSE(std::filesystem::exists(folder / "a"));
+}
+
+TEST_CASE("a signal ends the wait for a text that nobody writes") {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  const auto stopped = [&](const std::string& signal, const std::vector<std::string>& words) {
+    std::vector<std::string> all = {
+        "/usr/bin/timeout", "--preserve-status", "-s", signal, "0.5", kProgram};
+    all.insert(all.end(), words.begin(), words.end());
+    const RunResult result = RunProcess(all);
+    CHECK(Contains(result.messages, "Stopped by"));
+    return result.code;
+  };
+  CHECK(stopped("INT", {"eval", kRnn, "--data", pipe}) == 130);
+  CHECK(stopped("TERM", {"generate", kRnn, "--prompt-file", pipe}) == 143);
+  CHECK(stopped("TERM", Tiny(pipe, folder / "a")) == 143);
+}
+
+TEST_CASE("the limit of a file's size is an error like others") {
+  const TemporaryFolder folder;
+  const RunResult result = RunProcess({"/bin/sh", "-c", "ulimit -f 1; exec \"$0\" \"$@\"", kProgram,
+                                       "convert", kRnn, folder / "x.bin"});
+  CAPTURE(result.messages);
+  CHECK(result.code == 4);
+  CHECK(Contains(result.messages, "x.bin"));
+  CHECK_FALSE(std::filesystem::exists(folder / ".tmp-x.bin"));
 }
 
 TEST_CASE("a training does not read standard input") {

@@ -135,6 +135,14 @@ TEST_CASE("options come from the command line, then the environment, then a conf
   CHECK(threads(RunLanewise(plan, {.environment = {{"LANEWISE_THREADS", "1"}}})) == 1);
 }
 
+TEST_CASE("a variable that no option reads is said") {
+  const RunResult result =
+      RunLanewise({"info", "--machine"}, {.environment = {{"LANEWISE_THREDS", "5"}}});
+  CHECK(result.code == 0);
+  CHECK(Contains(result.messages, "LANEWISE_THREDS is set"));
+  CHECK(Contains(result.messages, "LANEWISE_THREADS?"));
+}
+
 TEST_CASE("lengths from a more important source replace those from another") {
   const TemporaryFolder folder;
   const std::string config = folder.Write(

@@ -116,6 +116,34 @@ TEST_CASE("train, stop, resume, generate, eval") {
         record["train_loss"].get<double>() + 0.5);
 }
 
+TEST_CASE("a run's config.json trains the same model again; editing it harms nothing") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(400));
+  const std::string first = folder / "first", second = folder / "second";
+  Succeed(Tiny(data, first, {"--steps", "3", "--lr", "0.01"}));
+  Succeed({"train", "--config", first + "/config.json", "--out", second, "--threads", "1"});
+  CHECK(Weights(first, 3) == Weights(second, 3));
+  Succeed({"train", "--out", folder / "third"},
+          {.environment = {{"LANEWISE_CONFIG", first + "/config.json"}}});
+  CHECK(Weights(first, 3) == Weights(folder / "third", 3));
+  // The copy beside the checkpoints is nobody's but the person's.
+  for (const char* name : {"/config.json", "/tokenizer.json"}) {
+    std::ofstream(first + name, std::ios::app) << " ";
+  }
+  Succeed({"info", first});
+  Succeed({"train", "--resume", first, "--steps", "4"});
+}
+
+TEST_CASE("a text whose name is no UTF-8 trains; --resume asks for it") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("b\xff.txt", SomeText(40)), run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "3"}));
+  const RunResult lost = RunLanewise({"train", "--resume", run, "--steps", "4"});
+  CHECK(lost.code == 3);
+  CHECK(Contains(lost.messages, "--data FILE"));
+  Succeed({"train", "--resume", run, "--steps", "4", "--data", data});
+}
+
 TEST_CASE("--from takes a llama with its context, its optimizer's defaults and no state") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(200));

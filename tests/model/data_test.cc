@@ -77,6 +77,21 @@ TEST_CASE("a run among the texts is none, and what is no text is named") {
   CHECK(corpus.notices()[1].find("UTF-16") != std::string::npos);
 }
 
+#if !defined(_WIN32)
+TEST_CASE("links to files and folders that are read already are left out, and said") {
+  const testing::TemporaryFolder folder;
+  folder.Write("a/one.txt", "one");
+  std::filesystem::create_directory_symlink(folder.path(), folder / "a/back");
+  std::filesystem::create_directory_symlink(folder / "a", folder / "z");
+  std::filesystem::create_symlink(folder / "a/one.txt", folder / "a/two.txt");
+  const auto files = MakeSystemFiles();
+  const TextCorpus corpus(*files, {folder.path()});
+  CHECK(corpus.paths() == std::vector<std::string>{folder / "a/one.txt"});
+  REQUIRE(corpus.notices().size() == 1);
+  CHECK(corpus.notices()[0].find("3 links") != std::string::npos);
+}
+#endif
+
 TEST_CASE("files and folders become one corpus") {
   MemoryFiles files;
   files.SetContent("d/b.txt", "bb");
@@ -160,6 +175,8 @@ TEST_CASE("tokens take as many bytes as the vocabulary needs") {
     CHECK(copy == std::vector<int32_t>{vocab - 1, vocab / 2});
     CHECK(tokens[1] == vocab - 1);
     CHECK_THROWS(tokens.Copy(2, copy));
+    CHECK_THROWS_AS(tokens.Append(std::vector<int32_t>{vocab}), std::out_of_range);
+    CHECK_THROWS_AS(tokens.Append(std::vector<int32_t>{-1}), std::out_of_range);
   }
 }
 

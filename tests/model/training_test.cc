@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <stdexcept>
 
 #include "kernels/bfloat16.h"
 #include "kernels/matmul.h"
@@ -185,6 +186,33 @@ TEST_CASE("a checkpoint of other data is refused") {
   Trainer second(plan, *other.tokenizer, other.data, setup);
   const std::string latest = CheckpointStore(*files, setup.run_folder, 2).Latest()->folder;
   CHECK_THROWS_AS(second.Resume(LoadCheckpoint(*files, latest)), InputError);
+}
+
+TEST_CASE("a trainer that is set up wrong says so, and touches nothing") {
+  const TinyData tiny;
+  const auto files = MakeSystemFiles();
+  const runtime::Scheduler scheduler(1);
+  const testing::TemporaryFolder folder;
+  const TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
+  const TrainerSetup setup{
+      .files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop_after = 1};
+  Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
+  CHECK_THROWS_AS(first.Run(), std::logic_error);
+  first.Initialize();
+  first.Run();
+  Trainer second(plan, *tiny.tokenizer, tiny.data, setup);
+  CHECK_THROWS_AS(second.Initialize(), UsageError);
+  CHECK_THROWS_AS(second.InitializeFrom(OpenModel(*files, setup.run_folder)), UsageError);
+
+  const auto refused = [&](const TrainerSetup& wrong, const TrainData& data) {
+    CHECK_THROWS_AS(Trainer(plan, *tiny.tokenizer, data, wrong), std::invalid_argument);
+  };
+  refused({.files = files.get()}, tiny.data);
+  refused({.run_folder = folder / "other", .scheduler = &scheduler}, tiny.data);
+  TrainData larger;
+  larger.train = TokenArray(tiny.tokenizer->vocab_size() + 1);
+  larger.train.Append(std::vector<int32_t>(100));
+  refused({.scheduler = &scheduler}, larger);
 }
 
 TEST_CASE("a step does not allocate after the first") {
