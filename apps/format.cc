@@ -48,6 +48,10 @@ std::string FormatInteger(uint64_t value) {
   return digits;
 }
 
+std::string FormatNumber(uint64_t value, std::string_view noun) {
+  return FormatInteger(value) + " " + std::string(noun) + (value == 1 ? "" : "s");
+}
+
 std::string FormatDuration(double seconds) {
   if (!(seconds >= 0) || seconds > 1e10) return "?";
   if (seconds < 9.95) return FormatFixed(seconds, 1) + "s";

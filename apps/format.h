@@ -14,7 +14,8 @@ std::string FormatFloat(float value);                 // 9 significant digits: t
 std::string FormatDouble(double value);               // 17
 std::string FormatCount(double value);                // "4.2M", "812", "35.1k"
 std::string FormatInteger(uint64_t value);            // "1,003,854"
-std::string FormatDuration(double seconds);           // "48s", "12m 05s", "3h 07m"
+std::string FormatNumber(uint64_t value, std::string_view noun);  // "1 step", "1,200 steps"
+std::string FormatDuration(double seconds);                       // "48s", "12m 05s", "3h 07m"
 
 // As a shell takes it back: quoted where needed.
 std::string ShellQuoted(std::string_view word);

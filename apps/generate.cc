@@ -194,9 +194,9 @@ Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& re
 
 void GenerateCommand::Summarize(const GenerateReport& report) const {
   if (report.tokens > 0 && report.seconds > 0) {
-    Stderr().Line("[" + std::to_string(report.tokens) + " tokens, " +
+    Stderr().Line("[" + FormatNumber(report.tokens, "token") + ", " +
                   FormatCount(static_cast<double>(report.tokens) / report.seconds) +
-                  " tokens/s; prompt " + std::to_string(report.prompt_tokens) + " tokens in " +
+                  " tokens/s; prompt " + FormatNumber(report.prompt_tokens, "token") + " in " +
                   FormatDuration(report.prompt_seconds) + "]");
   }
   if (report.reason == model::StopReason::kContextFull) {
@@ -299,9 +299,10 @@ int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedMod
                   FormatCount(static_cast<double>(r.tokens)) + " tokens", rate(r)});
              return StopSignal().load() == 0;
            }});
-  Stderr().Line("[" + std::to_string(total.texts) + " texts, " + std::to_string(total.tokens) +
-                " tokens, " + rate(total) + "; prompts " + std::to_string(total.prompt_tokens) +
-                " tokens in " + FormatDuration(total.prompt_seconds) + "]");
+  Stderr().Line("[" + FormatNumber(total.texts, "text") + ", " +
+                FormatNumber(total.tokens, "token") + ", " + rate(total) + "; prompts " +
+                FormatNumber(total.prompt_tokens, "token") + " in " +
+                FormatDuration(total.prompt_seconds) + "]");
   if (total.full > 0) {
     Stderr().Line(std::to_string(total.full) +
                   " stopped: the model's context is full; --slide goes on.");

@@ -54,8 +54,8 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
   }
   if (tokens.size() < 2) {
     throw model::InputError((from_ids() ? ids_ : data_.front()) + ": has " +
-                            std::to_string(tokens.size()) +
-                            " tokens; two are the least from which one can be predicted");
+                            FormatNumber(tokens.size(), "token") +
+                            "; two are the least from which one can be predicted");
   }
   return tokens;
 }

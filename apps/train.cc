@@ -350,7 +350,7 @@ void TrainCommand::PrintSummary(FileSystem& files, const model::Trainer& trainer
   } else {
     line += "Stopped as asked: ";
   }
-  line += FormatInteger(static_cast<uint64_t>(report.step)) + " steps, " +
+  line += FormatNumber(static_cast<uint64_t>(report.step), "step") + ", " +
           FormatCount(static_cast<double>(report.tokens)) + " tokens, " +
           FormatDuration(report.seconds) + ", peak memory " +
           model::FormatBytes(report.peak_memory_bytes);

@@ -183,7 +183,7 @@ std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText*
   if (plan.steps == 0) {
     line += FormatShort(plan.minutes) + " minutes of steps";
   } else {
-    line += FormatInteger(static_cast<uint64_t>(plan.steps)) + " steps";
+    line += FormatNumber(static_cast<uint64_t>(plan.steps), "step");
   }
   line += " of " + std::to_string(plan.batch) + " × " + std::to_string(plan.ctx) + " tokens";
   if (plan.grad_accum > 1) line += " × " + std::to_string(plan.grad_accum);
