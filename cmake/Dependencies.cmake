@@ -34,6 +34,7 @@ FetchContent_Declare(
   URL https://github.com/oneapi-src/oneTBB/archive/refs/tags/v2021.13.0.tar.gz
   URL_HASH SHA256=3ad5dd08954b39d113dc5b3f8a8dc6dc1fd5250032b7c491eb07aed5c94133e1
   FIND_PACKAGE_ARGS NAMES TBB)
+set(JSON_Install ${LANEWISE_INSTALL})
 FetchContent_Declare(
   nlohmann_json SYSTEM
   URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz

@@ -1,18 +1,19 @@
 # cmake --install: include/lanewise/{kernels,runtime,model}, the libraries, the program, and a package
-# for find_package(lanewise CONFIG) with the targets lanewise::kernels, ::runtime and ::model.
+# for find_package(lanewise CONFIG) with the components kernels, runtime and model: lanewise::kernels
+# and so on, each with a file of its own, because each needs other packages.
 include(CMakePackageConfigHelpers)
 set(lanewise_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/lanewise)
 
-install(TARGETS lanewise_kernels lanewise_runtime lanewise_model EXPORT lanewiseTargets)
 if(TARGET lanewise)
   install(TARGETS lanewise)
 endif()
 foreach(folder kernels runtime model)
+  install(TARGETS lanewise_${folder} EXPORT lanewise_${folder})
+  install(EXPORT lanewise_${folder} NAMESPACE lanewise:: DESTINATION ${lanewise_package_dir})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder}
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lanewise
           FILES_MATCHING PATTERN "*.h" PATTERN "*-inl.h" EXCLUDE PATTERN "reference" EXCLUDE)
 endforeach()
-install(EXPORT lanewiseTargets NAMESPACE lanewise:: DESTINATION ${lanewise_package_dir})
 
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/lanewiseConfig.cmake.in

@@ -1,4 +1,5 @@
-# Installs BUILD into a fresh folder, builds the consumer project against it, and runs that.
+# Installs BUILD into a fresh folder, builds the consumer project against it, and runs that; then finds
+# its components.
 #   cmake -DBUILD=<build folder> -DSOURCE=<tests/install> -DWORK=<scratch> ... -P check_install.cmake
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE out ERROR_VARIABLE out)
@@ -11,9 +12,17 @@ endfunction()
 file(REMOVE_RECURSE ${WORK})
 run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
 # Seen from another folder, so that no path of the source tree can help.
-file(COPY ${SOURCE}/consumer DESTINATION ${WORK})
-run(${CMAKE_COMMAND} -S ${WORK}/consumer -B ${WORK}/build -G ${GENERATOR}
-    -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_PREFIX_PATH=${WORK}/prefix
-    -DTBB_DIR=${TBB_DIR} "-DCMAKE_CXX_FLAGS=${FLAGS}")
+file(COPY ${SOURCE}/consumer ${SOURCE}/components DESTINATION ${WORK})
+
+# configure(FOLDER BUILD options...)
+function(configure folder build)
+  run(${CMAKE_COMMAND} -S ${WORK}/${folder} -B ${WORK}/${build} -G ${GENERATOR}
+      -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=${COMPILER} -DTBB_DIR=${TBB_DIR}
+      "-DCMAKE_CXX_FLAGS=${FLAGS}" ${ARGN})
+endfunction()
+
+configure(consumer build -DCMAKE_PREFIX_PATH=${WORK}/prefix)
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
+
+configure(components build_components -DCMAKE_PREFIX_PATH=${WORK}/prefix)
