@@ -103,15 +103,17 @@ const char* Name(Bf16Unit unit);
 bool ForceBf16Unit(std::string_view name);
 
 // Computes one range of C. Throws nothing; the caller has checked the shapes.
-// Error: |C - exact| <= kMatmulTolerance * (|A|·|B|) element by element, for float32 operands.
+// Error: |C - exact| <= kMatmulTolerance * (|A|·|B| + |what the epilogue adds|) element by element;
+// with kMatmulBf16Tolerance where the operands are rounded.
 void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byte> scratch);
 // All of C.
 void Matmul(const MatmulArgs& args, std::span<std::byte> scratch);
 
-// Float32 rounding of sums of up to some thousand terms, relative to sum_k |A|·|B|.
+// Float32 rounding of sums of up to some thousand terms, relative to their magnitudes.
 inline constexpr double kMatmulTolerance = 2e-6;
-// The same where both operands are rounded to bf16: two roundings of 2^-9.
-inline constexpr double kMatmulBf16Tolerance = 4e-3;
+// The same where both operands are rounded to bf16 (of 8 significant bits, so by up to 1/257 of the
+// value, unless that is below 2^-126 or beyond the largest bf16).
+inline constexpr double kMatmulBf16Tolerance = 7.81e-3;
 
 }  // namespace lanewise::kernels
 

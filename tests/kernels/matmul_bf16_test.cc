@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -119,6 +120,26 @@ TEST_CASE("bf16 products: operands are rounded to nearest") {
         }
       }
       CHECK(worst < 2e-5);  // cutting off, or not rounding, is a hundred times as far
+    }
+  });
+}
+
+// The error is largest for 1 + 2^-8, halfway between two bf16.
+TEST_CASE("bf16 products: the bound of the rounding, for the worst and for any operands") {
+  ForEachUnit([&] {
+    for (const Form form : {Form::kNN, Form::kNT, Form::kTN}) {
+      for (const size_t k : {1, 65, 300}) {
+        Problem p(form, 37, 50, k, MatmulEpilogue::kOverwrite, 3);
+        p.args.bf16 = true;
+        for (Storage* storage : {&p.a, &p.b}) std::ranges::fill(storage->memory, 1.00390625f);
+        CheckAgainstReference(p, kMatmulBf16Tolerance);
+        std::mt19937 random(5);
+        std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+        for (Storage* storage : {&p.a, &p.b}) {
+          for (float& x : storage->memory) x = uniform(random);
+        }
+        CheckAgainstReference(p, kMatmulBf16Tolerance);
+      }
     }
   });
 }

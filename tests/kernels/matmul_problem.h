@@ -93,7 +93,7 @@ inline void Run(const MatmulArgs& args) {
 }
 
 // Largest error over all elements relative to their magnitudes; guards beside C must be intact.
-inline void CheckAgainstReference(Problem& p) {
+inline void CheckAgainstReference(Problem& p, double tolerance = kMatmulTolerance) {
   std::vector<reference::MatmulElement<double>> expected;
   expected.reserve(p.args.m * p.args.n);
   for (size_t i = 0; i < p.args.m; ++i) {
@@ -112,7 +112,7 @@ inline void CheckAgainstReference(Problem& p) {
       worst = std::max(worst, std::isnan(error) ? 1.0 : error / (e.magnitude + 1e-30));
     }
   }
-  CHECK(worst <= kMatmulTolerance);
+  CHECK(worst <= tolerance);
   for (size_t i = 0; i < p.args.m; ++i) {
     for (size_t j = 0; j < p.args.n; ++j) p.args.c[i * p.args.c_stride + j] = kGuard;
   }
