@@ -20,98 +20,150 @@ using testing::GuardedMatrix;
 
 constexpr float kEps = 1e-6f;
 
-double MaxError(const std::vector<double>& a, const std::vector<double>& b, double norm) {
-  double worst = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double error = std::fabs(a[i] - b[i]) / std::max(norm, 1e-30);
-    worst = std::max(worst, std::isnan(error) ? 1e30 : error);
+// The largest error of float results relative to the bound of each.
+class Worst {
+ public:
+  void Add(double actual, double expected, double bound) {
+    const double error = std::fabs(actual - expected) / std::max(bound, 1e-30);
+    worst_ = std::max(worst_, std::isnan(error) ? 1e30 : error);
   }
-  return worst;
-}
+  double value() const { return worst_; }
 
-double Largest(const std::vector<double>& a) {
-  double largest = 0.0;
-  for (const double v : a) largest = std::max(largest, std::fabs(v));
-  return largest;
-}
+ private:
+  double worst_ = 0.0;
+};
 
 struct Case {
   size_t rows, cols, gap, misalign;
   float mean;
+  float spread = 1.0f;
 };
+
+struct Problem {
+  explicit Problem(const Case& c)
+      : rows(c.rows),
+        cols(c.cols),
+        x(rows, cols, c.gap, c.misalign),
+        y(rows, cols, 2 * c.gap, c.misalign),
+        dy(rows, cols, c.gap, 1),
+        dx(rows, cols, c.gap, c.misalign),
+        residual(rows, cols, 1, 2),
+        w(1, cols, 0, c.misalign),
+        b(1, cols),
+        mean(1, rows),
+        rstd(1, rows),
+        dw(1, cols, 0, 3),
+        db(1, cols, 0, 1) {
+    std::mt19937 rng(static_cast<unsigned>(31 * rows + cols));
+    x.FillNormal(rng, c.mean, c.spread);
+    dy.FillNormal(rng);
+    residual.FillNormal(rng);
+    w.FillNormal(rng, 1.0f);
+    b.FillNormal(rng);
+    dw.FillNormal(rng);
+    db.FillNormal(rng);
+  }
+
+  size_t rows, cols;
+  GuardedMatrix x, y, dy, dx, residual, w, b, mean, rstd, dw, db;
+};
+
+// Against the reference, by the bounds of the header.
+void CheckErrors(const Problem& before, Problem& p) {
+  std::vector<double> xd = p.x.Doubles(), wd = p.w.Doubles(), bd = p.b.Doubles(),
+                      dyd = p.dy.Doubles();
+  std::vector<double> yd(xd.size()), dxd(xd.size()), md(p.rows), rd(p.rows);
+  std::vector<double> dwd = before.dw.Doubles(), dbd = before.db.Doubles();
+  reference::LayerNormForward<double>(AsMat(xd, p.rows, p.cols), wd, bd, kEps,
+                                      AsMat(yd, p.rows, p.cols), md, rd);
+  reference::LayerNormBackward<double>(AsMat(xd, p.rows, p.cols), wd, md, rd,
+                                       AsMat(dyd, p.rows, p.cols), AsMat(dxd, p.rows, p.cols), dwd,
+                                       dbd);
+  const std::vector<double> res = p.residual.Doubles();
+  Worst y_error, dx_error, dw_error, db_error;
+  std::vector<double> dw_terms = before.dw.Doubles(), db_terms = before.db.Doubles();
+  for (double& term : dw_terms) term = std::fabs(term);
+  for (double& term : db_terms) term = std::fabs(term);
+  for (size_t r = 0; r < p.rows; ++r) {
+    double largest_x = 0.0, largest_g = 0.0;
+    for (size_t i = r * p.cols; i < (r + 1) * p.cols; ++i) {
+      largest_x = std::max(largest_x, std::fabs(xd[i]));
+      largest_g = std::max(largest_g, std::fabs(wd[i % p.cols] * dyd[i]));
+    }
+    const double size = 1.0 + rd[r] * largest_x;
+    for (size_t j = 0; j < p.cols; ++j) {
+      const size_t i = r * p.cols + j;
+      const double xhat = (xd[i] - md[r]) * rd[r];
+      y_error.Add(p.y.view().Row(r)[j], yd[i], std::fabs(wd[j]) * size + std::fabs(bd[j]));
+      dx_error.Add(p.dx.view().Row(r)[j], dxd[i] + res[i],
+                   rd[r] * size * (1.0 + std::fabs(xhat)) * largest_g + std::fabs(res[i]));
+      dw_terms[j] += std::fabs(dyd[i]) * size;
+      db_terms[j] += std::fabs(dyd[i]);
+    }
+  }
+  for (size_t j = 0; j < p.cols; ++j) {
+    dw_error.Add(p.dw.span()[j], dwd[j], dw_terms[j]);
+    db_error.Add(p.db.span()[j], dbd[j], db_terms[j]);
+  }
+  for (const Worst& error : {y_error, dx_error, dw_error, db_error}) {
+    CHECK(error.value() <= kLayerNormTolerance);
+  }
+}
+
+// In place, frozen parameters, dx over dy, over x and over the residual: the same bits.
+void CheckAliases(Problem& p) {
+  GuardedMatrix z = p.x;
+  LayerNormForward(z.view(), p.w.span(), p.b.span(), kEps, z.view(), {}, {});
+  CHECK(z.Doubles() == p.y.Doubles());
+  const auto backward = [&](Mat<const float> xv, Mat<const float> dyv, Mat<float> dxv,
+                            Mat<const float> residual_v) {
+    LayerNormBackward(xv, p.w.span(), p.mean.span(), p.rstd.span(), dyv, dxv, {}, {}, residual_v);
+  };
+  GuardedMatrix over_dy = p.dy, over_x = p.x, over_residual = p.residual;
+  backward(p.x.view(), over_dy.view(), over_dy.view(), p.residual.view());
+  backward(over_x.view(), p.dy.view(), over_x.view(), p.residual.view());
+  backward(p.x.view(), p.dy.view(), over_residual.view(), over_residual.view());
+  CHECK(over_dy.Doubles() == p.dx.Doubles());
+  CHECK(over_x.Doubles() == p.dx.Doubles());
+  CHECK(over_residual.Doubles() == p.dx.Doubles());
+  CHECK(over_residual.GuardsIntact());
+}
+
+// Row by row into the same dw, db; and without the residual.
+void CheckRows(const Problem& before, Problem& p) {
+  GuardedMatrix dw_rows = before.dw, db_rows = before.db, dx_rows(p.rows, p.cols);
+  for (size_t r = 0; r < p.rows; ++r) {
+    LayerNormBackward(p.x.view().Rows(r, 1), p.w.span(), p.mean.span().subspan(r, 1),
+                      p.rstd.span().subspan(r, 1), p.dy.view().Rows(r, 1),
+                      dx_rows.view().Rows(r, 1), dw_rows.span(), db_rows.span());
+  }
+  CHECK(dw_rows.Doubles() == p.dw.Doubles());
+  CHECK(db_rows.Doubles() == p.db.Doubles());
+  const std::vector<double> without = dx_rows.Doubles(), added = p.residual.Doubles(),
+                            with = p.dx.Doubles();
+  Worst error;
+  for (size_t i = 0; i < with.size(); ++i) {
+    error.Add(with[i], without[i] + added[i], std::fabs(without[i]) + std::fabs(added[i]));
+  }
+  CHECK(error.value() <= 1e-7);
+}
 
 void Check(const Case& c) {
   CAPTURE(c.rows);
   CAPTURE(c.cols);
-  std::mt19937 rng(static_cast<unsigned>(31 * c.rows + c.cols));
-  GuardedMatrix x(c.rows, c.cols, c.gap, c.misalign);
-  GuardedMatrix y(c.rows, c.cols, 2 * c.gap, c.misalign);
-  GuardedMatrix dy(c.rows, c.cols, c.gap, 1);
-  GuardedMatrix dx(c.rows, c.cols, c.gap, c.misalign);
-  GuardedMatrix residual(c.rows, c.cols, 1, 2);
-  GuardedMatrix w(1, c.cols, 0, c.misalign), b(1, c.cols), mean(1, c.rows), rstd(1, c.rows);
-  GuardedMatrix dw(1, c.cols, 0, 3), db(1, c.cols, 0, 1);
-  x.FillNormal(rng, c.mean);
-  dy.FillNormal(rng);
-  residual.FillNormal(rng);
-  w.FillNormal(rng, 1.0f);
-  b.FillNormal(rng);
-  dw.FillNormal(rng);
-  db.FillNormal(rng);
-  const GuardedMatrix dw_before = dw;
-  const GuardedMatrix db_before = db;
-
-  LayerNormForward(x.view(), w.span(), b.span(), kEps, y.view(), mean.span(), rstd.span());
-  LayerNormBackward(x.view(), w.span(), mean.span(), rstd.span(), dy.view(), dx.view(), dw.span(),
-                    db.span(), residual.view());
-  for (const GuardedMatrix* m : {&y, &dx, &mean, &rstd, &dw, &db}) CHECK(m->GuardsIntact());
-
-  std::vector<double> xd = x.Doubles(), wd = w.Doubles(), bd = b.Doubles(), dyd = dy.Doubles();
-  std::vector<double> yd(xd.size()), dxd(xd.size()), md(c.rows), rd(c.rows);
-  std::vector<double> dwd = dw_before.Doubles(), dbd = db_before.Doubles();
-  reference::LayerNormForward<double>(AsMat(xd, c.rows, c.cols), wd, bd, kEps,
-                                      AsMat(yd, c.rows, c.cols), md, rd);
-  reference::LayerNormBackward<double>(AsMat(xd, c.rows, c.cols), wd, md, rd,
-                                       AsMat(dyd, c.rows, c.cols), AsMat(dxd, c.rows, c.cols), dwd,
-                                       dbd);
-  const std::vector<double> res = residual.Doubles();
-  for (size_t i = 0; i < res.size(); ++i) dxd[i] += res[i];
-  CHECK(MaxError(y.Doubles(), yd, Largest(yd)) <= kLayerNormTolerance);
-  CHECK(MaxError(dx.Doubles(), dxd, Largest(rd) * Largest(wd) * Largest(dyd) + Largest(res)) <=
-        kLayerNormTolerance);
-  const double terms = static_cast<double>(c.rows + 1);
-  CHECK(MaxError(dw.Doubles(), dwd, terms * Largest(dyd)) <= kLayerNormTolerance);
-  CHECK(MaxError(db.Doubles(), dbd, terms * Largest(dyd)) <= kLayerNormTolerance);
-
-  // In place, frozen parameters, dx over dy, over x and over the residual: the same bits.
-  GuardedMatrix z = x;
-  LayerNormForward(z.view(), w.span(), b.span(), kEps, z.view(), {}, {});
-  CHECK(z.Doubles() == y.Doubles());
-  const auto backward = [&](Mat<const float> xv, Mat<const float> dyv, Mat<float> dxv,
-                            Mat<const float> residual_v) {
-    LayerNormBackward(xv, w.span(), mean.span(), rstd.span(), dyv, dxv, {}, {}, residual_v);
-  };
-  GuardedMatrix over_dy = dy, over_x = x, over_residual = residual;
-  backward(x.view(), over_dy.view(), over_dy.view(), residual.view());
-  backward(over_x.view(), dy.view(), over_x.view(), residual.view());
-  backward(x.view(), dy.view(), over_residual.view(), over_residual.view());
-  CHECK(over_dy.Doubles() == dx.Doubles());
-  CHECK(over_x.Doubles() == dx.Doubles());
-  CHECK(over_residual.Doubles() == dx.Doubles());
-  CHECK(over_residual.GuardsIntact());
-
-  // Row by row into the same dw, db; and without the residual.
-  GuardedMatrix dw_rows = dw_before, db_rows = db_before, dx_rows(c.rows, c.cols);
-  for (size_t r = 0; r < c.rows; ++r) {
-    LayerNormBackward(x.view().Rows(r, 1), w.span(), mean.span().subspan(r, 1),
-                      rstd.span().subspan(r, 1), dy.view().Rows(r, 1), dx_rows.view().Rows(r, 1),
-                      dw_rows.span(), db_rows.span());
+  CAPTURE(c.mean);
+  Problem p(c);
+  const Problem before = p;
+  LayerNormForward(p.x.view(), p.w.span(), p.b.span(), kEps, p.y.view(), p.mean.span(),
+                   p.rstd.span());
+  LayerNormBackward(p.x.view(), p.w.span(), p.mean.span(), p.rstd.span(), p.dy.view(), p.dx.view(),
+                    p.dw.span(), p.db.span(), p.residual.view());
+  for (const GuardedMatrix* m : {&p.y, &p.dx, &p.mean, &p.rstd, &p.dw, &p.db}) {
+    CHECK(m->GuardsIntact());
   }
-  CHECK(dw_rows.Doubles() == dw.Doubles());
-  CHECK(db_rows.Doubles() == db.Doubles());
-  std::vector<double> with_residual = dx_rows.Doubles();
-  for (size_t i = 0; i < res.size(); ++i) with_residual[i] += res[i];
-  CHECK(MaxError(with_residual, dx.Doubles(), Largest(dx.Doubles())) <= 1e-6);
+  CheckErrors(before, p);
+  CheckAliases(p);
+  CheckRows(before, p);
 }
 
 TEST_CASE("layer_norm: all widths, strides, aliases, residual, partition") {
@@ -123,6 +175,12 @@ TEST_CASE("layer_norm: all widths, strides, aliases, residual, partition") {
     for (const size_t rows : {0, 1, 3, 4, 8, 13}) Check({rows, 48, 0, 0, 0.5f});
     Check({3, 1000, 0, 1, 100.0f});
     Check({4, 768, 0, 0, 0.0f});
+    Check({64, 1024, 0, 0, 50.0f});
+    Check({64, 1024, 0, 0, 1.3f, 0.0f});  // roundings of equal values add up
+    // The ends of the range.
+    Check({3, 48, 0, 0, 0.0f, 1e18f});
+    Check({3, 1000, 0, 0, 1e17f, 1e17f});
+    Check({3, 48, 0, 0, 0.0f, 1e-25f});
   });
 }
 
@@ -139,6 +197,16 @@ TEST_CASE("layer_norm: a range beyond the cache has the bits of its rows") {
       LayerNormForward(x.view().Rows(r, 1), w.span(), b.span(), kEps, row.view(), {}, {});
       REQUIRE(std::equal(row.view().Row(0), row.view().Row(0) + kCols, y.view().Row(r)));
     }
+  });
+}
+
+TEST_CASE("layer_norm: beyond the range of the squares' sum") {
+  testing::ForEachTarget([] {
+    std::vector<float> x(20, 1e19f), y(20, NAN), w(20, 1.0f), b(20, 3.0f), mean(1), rstd(1, NAN);
+    x[7] = -1e19f;
+    LayerNormForward(AsMat(x, 1, 20), w, b, kEps, AsMat(y, 1, 20), mean, rstd);
+    CHECK(rstd[0] == 0.0f);
+    for (const float value : y) CHECK(value == 3.0f);
   });
 }
 

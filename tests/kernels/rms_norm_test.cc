@@ -20,90 +20,133 @@ using testing::GuardedMatrix;
 
 constexpr float kEps = 1e-5f;
 
-double MaxError(const std::vector<double>& a, const std::vector<double>& b, double norm) {
-  double worst = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double error = std::fabs(a[i] - b[i]) / std::max(norm, 1e-30);
-    worst = std::max(worst, std::isnan(error) ? 1e30 : error);
+// The largest error of float results relative to the bound of each.
+class Worst {
+ public:
+  void Add(double actual, double expected, double bound) {
+    const double error = std::fabs(actual - expected) / std::max(bound, 1e-30);
+    worst_ = std::max(worst_, std::isnan(error) ? 1e30 : error);
   }
-  return worst;
-}
+  double value() const { return worst_; }
 
-double Largest(const std::vector<double>& a) {
-  double largest = 0.0;
-  for (const double v : a) largest = std::max(largest, std::fabs(v));
-  return largest;
-}
+ private:
+  double worst_ = 0.0;
+};
 
 struct Case {
   size_t rows, cols, gap, misalign;
   float mean;
+  float spread = 1.0f;
 };
+
+struct Problem {
+  explicit Problem(const Case& c)
+      : rows(c.rows),
+        cols(c.cols),
+        x(rows, cols, c.gap, c.misalign),
+        y(rows, cols, 2 * c.gap, c.misalign),
+        dy(rows, cols, c.gap, 1),
+        dx(rows, cols, c.gap, c.misalign),
+        residual(rows, cols, 1, 2),
+        w(1, cols, 0, c.misalign),
+        rstd(1, rows),
+        dw(1, cols, 0, 3) {
+    std::mt19937 rng(static_cast<unsigned>(31 * rows + cols));
+    x.FillNormal(rng, c.mean, c.spread);
+    dy.FillNormal(rng);
+    residual.FillNormal(rng);
+    w.FillNormal(rng, 1.0f);
+    dw.FillNormal(rng);
+  }
+
+  size_t rows, cols;
+  GuardedMatrix x, y, dy, dx, residual, w, rstd, dw;
+};
+
+// Against the reference, by the bounds of the header.
+void CheckErrors(const Problem& before, Problem& p) {
+  std::vector<double> xd = p.x.Doubles(), wd = p.w.Doubles(), dyd = p.dy.Doubles();
+  std::vector<double> yd(xd.size()), dxd(xd.size()), rd(p.rows);
+  std::vector<double> dwd = before.dw.Doubles();
+  reference::RmsNormForward<double>(AsMat(xd, p.rows, p.cols), wd, kEps, AsMat(yd, p.rows, p.cols),
+                                    rd);
+  reference::RmsNormBackward<double>(AsMat(xd, p.rows, p.cols), wd, rd, AsMat(dyd, p.rows, p.cols),
+                                     AsMat(dxd, p.rows, p.cols), dwd);
+  const std::vector<double> res = p.residual.Doubles();
+  Worst y_error, dx_error, dw_error;
+  std::vector<double> dw_terms = before.dw.Doubles();
+  for (double& term : dw_terms) term = std::fabs(term);
+  for (size_t r = 0; r < p.rows; ++r) {
+    double largest_g = 0.0;
+    for (size_t i = r * p.cols; i < (r + 1) * p.cols; ++i) {
+      largest_g = std::max(largest_g, std::fabs(wd[i % p.cols] * dyd[i]));
+    }
+    for (size_t j = 0; j < p.cols; ++j) {
+      const size_t i = r * p.cols + j;
+      const double xhat = std::fabs(xd[i] * rd[r]);
+      y_error.Add(p.y.view().Row(r)[j], yd[i], std::fabs(yd[i]));
+      dx_error.Add(p.dx.view().Row(r)[j], dxd[i] + res[i],
+                   rd[r] * (1.0 + xhat) * largest_g + std::fabs(res[i]));
+      dw_terms[j] += std::fabs(dyd[i]) * xhat;
+    }
+  }
+  for (size_t j = 0; j < p.cols; ++j) dw_error.Add(p.dw.span()[j], dwd[j], dw_terms[j]);
+  for (const Worst& error : {y_error, dx_error, dw_error}) {
+    CHECK(error.value() <= kRmsNormTolerance);
+  }
+}
+
+// In place, frozen parameters, dx over dy, over x and over the residual: the same bits.
+void CheckAliases(Problem& p) {
+  GuardedMatrix z = p.x;
+  RmsNormForward(z.view(), p.w.span(), kEps, z.view(), {});
+  CHECK(z.Doubles() == p.y.Doubles());
+  const auto backward = [&](Mat<const float> xv, Mat<const float> dyv, Mat<float> dxv,
+                            Mat<const float> residual_v) {
+    RmsNormBackward(xv, p.w.span(), p.rstd.span(), dyv, dxv, {}, residual_v);
+  };
+  GuardedMatrix over_dy = p.dy, over_x = p.x, over_residual = p.residual;
+  backward(p.x.view(), over_dy.view(), over_dy.view(), p.residual.view());
+  backward(over_x.view(), p.dy.view(), over_x.view(), p.residual.view());
+  backward(p.x.view(), p.dy.view(), over_residual.view(), over_residual.view());
+  CHECK(over_dy.Doubles() == p.dx.Doubles());
+  CHECK(over_x.Doubles() == p.dx.Doubles());
+  CHECK(over_residual.Doubles() == p.dx.Doubles());
+  CHECK(over_residual.GuardsIntact());
+}
+
+// Row by row into the same dw; and without the residual.
+void CheckRows(const Problem& before, Problem& p) {
+  GuardedMatrix dw_rows = before.dw, dx_rows(p.rows, p.cols);
+  for (size_t r = 0; r < p.rows; ++r) {
+    RmsNormBackward(p.x.view().Rows(r, 1), p.w.span(), p.rstd.span().subspan(r, 1),
+                    p.dy.view().Rows(r, 1), dx_rows.view().Rows(r, 1), dw_rows.span());
+  }
+  CHECK(dw_rows.Doubles() == p.dw.Doubles());
+  const std::vector<double> without = dx_rows.Doubles(), added = p.residual.Doubles(),
+                            with = p.dx.Doubles();
+  Worst error;
+  for (size_t i = 0; i < with.size(); ++i) {
+    error.Add(with[i], without[i] + added[i], std::fabs(without[i]) + std::fabs(added[i]));
+  }
+  CHECK(error.value() <= 1e-7);
+}
 
 void Check(const Case& c) {
   CAPTURE(c.rows);
   CAPTURE(c.cols);
-  std::mt19937 rng(static_cast<unsigned>(31 * c.rows + c.cols));
-  GuardedMatrix x(c.rows, c.cols, c.gap, c.misalign);
-  GuardedMatrix y(c.rows, c.cols, 2 * c.gap, c.misalign);
-  GuardedMatrix dy(c.rows, c.cols, c.gap, 1);
-  GuardedMatrix dx(c.rows, c.cols, c.gap, c.misalign);
-  GuardedMatrix residual(c.rows, c.cols, 1, 2);
-  GuardedMatrix w(1, c.cols, 0, c.misalign), rstd(1, c.rows), dw(1, c.cols, 0, 3);
-  x.FillNormal(rng, c.mean);
-  dy.FillNormal(rng);
-  residual.FillNormal(rng);
-  w.FillNormal(rng, 1.0f);
-  dw.FillNormal(rng);
-  const GuardedMatrix dw_before = dw;
-
-  RmsNormForward(x.view(), w.span(), kEps, y.view(), rstd.span());
-  RmsNormBackward(x.view(), w.span(), rstd.span(), dy.view(), dx.view(), dw.span(),
-                  residual.view());
-  for (const GuardedMatrix* m : {&y, &dx, &rstd, &dw}) CHECK(m->GuardsIntact());
-
-  std::vector<double> xd = x.Doubles(), wd = w.Doubles(), dyd = dy.Doubles();
-  std::vector<double> yd(xd.size()), dxd(xd.size()), rd(c.rows);
-  std::vector<double> dwd = dw_before.Doubles();
-  reference::RmsNormForward<double>(AsMat(xd, c.rows, c.cols), wd, kEps, AsMat(yd, c.rows, c.cols),
-                                    rd);
-  reference::RmsNormBackward<double>(AsMat(xd, c.rows, c.cols), wd, rd, AsMat(dyd, c.rows, c.cols),
-                                     AsMat(dxd, c.rows, c.cols), dwd);
-  const std::vector<double> res = residual.Doubles();
-  for (size_t i = 0; i < res.size(); ++i) dxd[i] += res[i];
-  CHECK(MaxError(y.Doubles(), yd, Largest(yd)) <= kRmsNormTolerance);
-  CHECK(MaxError(dx.Doubles(), dxd, Largest(rd) * Largest(wd) * Largest(dyd) + Largest(res)) <=
-        kRmsNormTolerance);
-  const double terms = static_cast<double>(c.rows + 1);
-  CHECK(MaxError(dw.Doubles(), dwd, terms * Largest(dyd)) <= kRmsNormTolerance);
-
-  // In place, frozen parameters, dx over dy, over x and over the residual: the same bits.
-  GuardedMatrix z = x;
-  RmsNormForward(z.view(), w.span(), kEps, z.view(), {});
-  CHECK(z.Doubles() == y.Doubles());
-  const auto backward = [&](Mat<const float> xv, Mat<const float> dyv, Mat<float> dxv,
-                            Mat<const float> residual_v) {
-    RmsNormBackward(xv, w.span(), rstd.span(), dyv, dxv, {}, residual_v);
-  };
-  GuardedMatrix over_dy = dy, over_x = x, over_residual = residual;
-  backward(x.view(), over_dy.view(), over_dy.view(), residual.view());
-  backward(over_x.view(), dy.view(), over_x.view(), residual.view());
-  backward(x.view(), dy.view(), over_residual.view(), over_residual.view());
-  CHECK(over_dy.Doubles() == dx.Doubles());
-  CHECK(over_x.Doubles() == dx.Doubles());
-  CHECK(over_residual.Doubles() == dx.Doubles());
-  CHECK(over_residual.GuardsIntact());
-
-  // Row by row into the same dw; and without the residual.
-  GuardedMatrix dw_rows = dw_before, dx_rows(c.rows, c.cols);
-  for (size_t r = 0; r < c.rows; ++r) {
-    RmsNormBackward(x.view().Rows(r, 1), w.span(), rstd.span().subspan(r, 1), dy.view().Rows(r, 1),
-                    dx_rows.view().Rows(r, 1), dw_rows.span());
+  CAPTURE(c.mean);
+  Problem p(c);
+  const Problem before = p;
+  RmsNormForward(p.x.view(), p.w.span(), kEps, p.y.view(), p.rstd.span());
+  RmsNormBackward(p.x.view(), p.w.span(), p.rstd.span(), p.dy.view(), p.dx.view(), p.dw.span(),
+                  p.residual.view());
+  for (const GuardedMatrix* m : {&p.y, &p.dx, &p.rstd, &p.dw}) {
+    CHECK(m->GuardsIntact());
   }
-  CHECK(dw_rows.Doubles() == dw.Doubles());
-  std::vector<double> with_residual = dx_rows.Doubles();
-  for (size_t i = 0; i < res.size(); ++i) with_residual[i] += res[i];
-  CHECK(MaxError(with_residual, dx.Doubles(), Largest(dx.Doubles())) <= 1e-6);
+  CheckErrors(before, p);
+  CheckAliases(p);
+  CheckRows(before, p);
 }
 
 TEST_CASE("rms_norm: all widths, strides, aliases, residual, partition") {
@@ -115,6 +158,22 @@ TEST_CASE("rms_norm: all widths, strides, aliases, residual, partition") {
     for (const size_t rows : {0, 1, 3, 4, 8, 13}) Check({rows, 48, 0, 0, 0.5f});
     Check({3, 1000, 0, 1, 100.0f});
     Check({4, 768, 0, 0, 0.0f});
+    Check({64, 1024, 0, 0, 50.0f});
+    Check({64, 1024, 0, 0, 1.3f, 0.0f});  // roundings of equal values add up
+    // The ends of the range.
+    Check({3, 48, 0, 0, 0.0f, 1e18f});
+    Check({3, 1000, 0, 0, 1e17f, 1e17f});
+    Check({3, 48, 0, 0, 0.0f, 1e-25f});
+  });
+}
+
+TEST_CASE("rms_norm: beyond the range of the squares' sum") {
+  testing::ForEachTarget([] {
+    std::vector<float> x(20, 1e19f), y(20, NAN), w(20, 1.0f), rstd(1, NAN);
+    x[7] = -1e19f;
+    RmsNormForward(AsMat(x, 1, 20), w, kEps, AsMat(y, 1, 20), rstd);
+    CHECK(rstd[0] == 0.0f);
+    for (const float value : y) CHECK(value == 0.0f);
   });
 }
 
