@@ -28,8 +28,12 @@ inline constexpr double kAdamWTolerance = 1e-6;
 
 // g = grad_scale grads; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 // p = p (1 - lr weight_decay) - lr (m / bias_correction1) / (sqrt(v / bias_correction2) + eps).
-// A parameter whose new value would not be finite keeps its old one: weights never hold a NaN.
-// rounded, when not empty, gets the new parameters as bf16, to nearest even.
+// A parameter whose new value would not be finite keeps its old one: weights never hold a NaN. The
+// moments do keep what they got: after a g that is NaN or infinite the parameter never changes
+// again; after a |g| above 1e19, whose square may overflow, v is infinite and only weight decay is
+// left. So callers leave out steps with such gradients (the trainer: if their sum of squares is not
+// finite) and clip the rest. rounded, when not empty, gets the new parameters as bf16, to nearest
+// even.
 void AdamWUpdate(const AdamWStep& step, std::span<float> params, std::span<float> grads,
                  std::span<float> m, std::span<float> v, std::span<BFloat16> rounded = {});
 

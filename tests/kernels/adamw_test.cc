@@ -93,6 +93,23 @@ TEST_CASE("adamw: gradients stay when asked, NaN shows, tiny decay is not lost")
     CHECK(std::isnan(m[3]));
     CHECK(std::isfinite(p[4]));
 
+    // What adamw.h says of bad gradients: good ones that follow change nothing.
+    std::vector<float> stuck(20, 1.0f), bad(20, 1e20f), m1(20), v1(20);
+    AdamWStep plain = StepNumber(1);
+    plain.weight_decay = 0.0;
+    bad[3] = NAN;
+    bad[4] = INFINITY;
+    bad[5] = 2e19f;  // halved by grad_scale
+    for (int i = 0; i < 2; ++i) {
+      AdamWUpdate(plain, stuck, bad, m1, v1);
+      for (size_t k = 0; k < 20; ++k) CHECK((stuck[k] == 1.0f) == (k != 5));
+      CHECK(std::isnan(v1[3]));
+      CHECK(std::isinf(v1[4]));
+      CHECK(std::isfinite(v1[5]));
+      CHECK(std::isinf(v1[6]));
+      std::fill(bad.begin(), bad.end(), 0.1f);
+    }
+
     // 1000 steps of decay alone: (1 - 1e-6)^1000 is 0.9990005; a factor rounded to float gives
     // 0.99905.
     std::vector<float> q(20, 1.0f), zero(20), m2(20), v2(20);
