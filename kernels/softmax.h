@@ -1,9 +1,9 @@
 // Softmax of rows, whole or in groups side by side. Single-threaded; does not allocate.
 //
-// A row of C columns is cut into `groups` runs of S = C / groups columns (C must be a multiple),
-// and each run is a softmax of its own: y = exp(x - max x) / sum exp(x - max x). Small S has its
-// own fast path. A row with NaN or +infinity gives NaN; -infinity gives 0 unless the whole run is
-// -infinity (NaN).
+// A row of C columns is cut into `groups` >= 1 runs of S = C / groups columns (C must be a
+// multiple, which may be 0), and each run is a softmax of its own: y = exp(x - max x) / sum exp(x -
+// max x). Small S has its own fast path. A row with NaN or +infinity gives NaN; -infinity gives 0
+// unless the whole run is -infinity (NaN).
 #ifndef LANEWISE_KERNELS_SOFTMAX_H_
 #define LANEWISE_KERNELS_SOFTMAX_H_
 
@@ -14,7 +14,7 @@
 namespace lanewise::kernels {
 
 // Largest error of y relative to y (1 + max x - x), for S <= 32768; of dx relative to
-// y (|dy| + sum |y dy|).
+// y (|dy| + sum |y dy|). Results below 2^-126 may be 0.
 inline constexpr double kSoftmaxTolerance = 2e-6;
 
 // y [R, C] is overwritten and may be x.

@@ -109,6 +109,17 @@ TEST_CASE("softmax: all widths and groups, strides, in place, row by row") {
   });
 }
 
+TEST_CASE("softmax: no columns") {
+  testing::ForEachTarget([] {
+    for (const size_t groups : {1, 2}) {
+      GuardedMatrix x(3, 0, 5, 1), y(3, 0, 2, 3);
+      SoftmaxForward(x.view(), y.view(), groups);
+      SoftmaxBackward(x.view(), y.view(), y.view(), groups);
+      CHECK(y.GuardsIntact());
+    }
+  });
+}
+
 TEST_CASE("softmax: large, infinite and NaN inputs") {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   testing::ForEachTarget([] {
