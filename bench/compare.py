@@ -5,14 +5,33 @@ usage: bench/compare.py OLD.json NEW.json
 Takes results of the kernel benchmarks (Google Benchmark JSON, with --benchmark_repetitions), results.json of bench/report.py, and what
 `lanewise bench train|prefill|decode --json` prints. A change counts when it is larger than three times the median absolute deviations of
 both results together, and larger than 3%. One value has no noise to be seen: then 10% is asked for.
-Exit code 1 when something became slower, else 0.
+Exit code 1 when something became slower, 2 when there is nothing to compare, else 0.
 """
 import json, statistics, sys
 
 
+def refuse(message):
+    print(f'compare.py: {message}', file=sys.stderr)
+    sys.exit(2)
+
+
 def read(path):
+    """The file's results, or the end of the program."""
+    try:
+        values = parse(json.load(open(path)))
+        if not all(v > 0 for runs in values.values() for v in runs): values = {}
+    except OSError as error:
+        refuse(f'{path}: {error.strerror}')
+    except json.JSONDecodeError as error:
+        refuse(f'{path}: no JSON: {error}')
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ZeroDivisionError):
+        values = {}
+    if not values: refuse(f"{path}: no results of Lanewise's benchmarks")
+    return values
+
+
+def parse(result):
     """name -> values where more is better."""
-    result = json.load(open(path))
     values = {}
     if 'benchmarks' in result:
         for b in result['benchmarks']:
@@ -43,8 +62,9 @@ def compare(old, new):
 
 
 def main():
-    if len(sys.argv) != 3: sys.exit(__doc__)
+    if len(sys.argv) != 3: refuse('two files are compared\n' + __doc__)
     old, new = read(sys.argv[1]), read(sys.argv[2])
+    if not old.keys() & new.keys(): refuse(f'{sys.argv[1]} and {sys.argv[2]} have no benchmark in common')
     slower = 0
     for name, ratio, threshold in compare(old, new):
         outside = abs(ratio - 1) > threshold
