@@ -4,7 +4,8 @@
 // One sequence: k, v [capacity, kv_heads * hd] are (columns of) the caches; q, out [n, heads * hd]
 // hold n new tokens, whose own keys and values are already in the cache; query head h uses
 // key/value head h / (heads / kv_heads). Token i sees the cache rows [first, base + i]: base is the
-// row of token 0, first the start of the visible window. Scale 1/sqrt(hd).
+// row of token 0, first the start of the visible window. Scale 1/sqrt(hd). A token that sees no row
+// (first > base + i) gets NaN.
 #ifndef LANEWISE_KERNELS_CACHED_ATTENTION_H_
 #define LANEWISE_KERNELS_CACHED_ATTENTION_H_
 
@@ -15,7 +16,8 @@
 
 namespace lanewise::kernels {
 
-// Relative to the largest magnitude of the output, against reference/cached_attention.h in double.
+// Relative to the largest magnitude among the visible values, against reference/cached_attention.h
+// in double.
 inline constexpr double kCachedAttentionTolerance = 1e-5;
 
 // With fewer than this many queries (tokens times query heads) for a key/value head, the cache is
