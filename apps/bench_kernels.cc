@@ -3,6 +3,11 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cctype>
+#include <cstddef>
+#include <string>
+#include <vector>
+
 #include "apps/command.h"
 #include "apps/terminal.h"
 #include "kernels/targets.h"
@@ -13,18 +18,37 @@ namespace lanewise::apps {
 
 namespace {
 
+// The regular expression for any case: Google Benchmark's is for one. What stands in [] stays.
+std::string AnyCase(const std::string& filter) {
+  std::string result;
+  bool in_brackets = false;
+  for (size_t i = 0; i < filter.size(); ++i) {
+    const char c = filter[i];
+    const auto letter = static_cast<unsigned char>(c);
+    if (c == '\\' && i + 1 < filter.size()) {
+      result += {c, filter[++i]};
+    } else if (in_brackets || std::isalpha(letter) == 0) {
+      if (c == '[' || c == ']') in_brackets = c == '[';
+      result += c;
+    } else {
+      result += {'[', static_cast<char>(std::tolower(letter)),
+                 static_cast<char>(std::toupper(letter)), ']'};
+    }
+  }
+  return result;
+}
+
 class BenchKernelsCommand : public Command {
  public:
   std::string name() const override { return "bench kernels"; }
   std::string summary() const override { return "measure the kernels' speed"; }
   std::string usage() const override { return "[FILTER] [OPTIONS]"; }
   std::string description() const override {
-    return "Runs the benchmarks whose names match the regular expression FILTER, all of them "
-           "without "
-           "one. Figures of a machine that has other work to do mean little.";
+    return "Runs the benchmarks whose names match the regular expression FILTER in any case, "
+           "all of them without one. Figures of a machine that has other work to do mean little.";
   }
   std::vector<std::string> examples() const override {
-    return {"bench kernels matmul", "bench kernels 'Softmax.*' --json"};
+    return {"bench kernels matmul", "bench kernels 'softmax.*' --json"};
   }
 
   void Declare(Options& options) override {
@@ -44,7 +68,7 @@ class BenchKernelsCommand : public Command {
         "--benchmark_repetitions=" + std::to_string(repetitions_),
         std::string("--benchmark_list_tests=") + (list_ ? "true" : "false"),
         std::string("--benchmark_format=") + (common_.json() ? "json" : "console")};
-    if (!filter_.empty()) words.push_back("--benchmark_filter=" + filter_);
+    if (!filter_.empty()) words.push_back("--benchmark_filter=" + AnyCase(filter_));
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     int count = static_cast<int>(arguments.size());

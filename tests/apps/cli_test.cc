@@ -37,6 +37,20 @@ TEST_CASE("overview, version and help of every command") {
   if (Contains(overview.output, "bench kernels")) CHECK(Contains(bench.output, "[FILTER]"));
 }
 
+TEST_CASE("the benchmarks' filter is a regular expression for any case") {
+  if (!Contains(RunLanewise({}).output, "bench kernels")) return;
+  for (const std::string filter : {"softmax", "bm_SOFT(max)+", "Softm[a]x.*"}) {
+    CAPTURE(filter);
+    const RunResult list = RunLanewise({"bench", "kernels", filter, "--list"});
+    CHECK(list.code == 0);
+    CHECK(Contains(list.output, "BM_Softmax"));
+    CHECK_FALSE(Contains(list.output, "BM_Dropout"));
+  }
+  const RunResult none = RunLanewise({"bench", "kernels", "softmin", "--list"});
+  CHECK(none.code == 2);
+  CHECK(Contains(none.messages, "'softmin'"));
+}
+
 TEST_CASE("misspelt commands and options name the nearest right one") {
   CheckRefusal({"trian"}, 2, {"'trian'", "train", "lanewise --help"});
   CheckRefusal({"help", "trian"}, 2, {"'trian'", "train"});
