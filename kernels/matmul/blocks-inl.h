@@ -54,13 +54,23 @@ HWY_INLINE size_t BlockRows(size_t k) {
   return std::max<size_t>(1, BlockAFloats() / k / kTileRows) * kTileRows;
 }
 
-// A block of a product: what all its tiles share. Operands come from where they lie or, when a
-// panel buffer is given, through it: the tiles that meet them first fill it.
+// Room for panels of A, used round and round.
+struct PanelRing {
+  float* data = nullptr;
+  size_t count = 0, floats = 0;  // of panels; of each
+
+  HWY_INLINE float* At(size_t i) const { return data + i % count * floats; }
+};
+
+// A block of a product: what all its tiles share. Operands come from where they lie or, where there
+// is room for panels, through it: those of A are packed a row of tiles ahead, those of B by the
+// tiles that meet them first.
 struct Block {
   const float* a;
   size_t a_row, a_k;
-  float* a_panels;  // null: read in place, a_k is 1
-  bool a_ready;     // a_panels is filled
+  PanelRing panels_a;    // without data: read in place, a_k is 1
+  size_t first_panel_a;  // of the first row of tiles
+  bool a_ready;          // the panels are filled
   const float* b;
   const BFloat16* b_half;  // not null: B is here instead, and goes through panels
   size_t b_k, b_n;
@@ -72,9 +82,12 @@ struct Block {
   const float* add;
   size_t add_row;
   size_t m, n, k;
-  size_t n_limit;  // columns to the end of the panels: n, or more in a range of a larger pack
-  bool fetch_a;    // A is too large to be in L2 already
-  Ahead next_b;    // what the block after this one will read of B
+  size_t n_limit;    // columns to the end of the panels: n, or more in a range of a larger pack
+  bool fetch_a;      // A is too large to be in L2 already
+  Ahead next_b;      // what the block after this one will read of B
+  PackAhead next_a;  // the first panel of A of that block
+
+  HWY_INLINE float* PanelA(size_t i) const { return panels_a.At(first_panel_a + i); }
 };
 
 // Where the operands of one tile come from; packs them if the tile cannot do it on the way.
@@ -82,22 +95,9 @@ HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, si
                                     size_t rows, size_t column, size_t columns, size_t width) {
   const size_t lanes = hn::Lanes(DF());
   const bool whole = rows == kTileRows;
-  const bool along_k = block.a_panels == nullptr;
-  bool copy_a = false;
+  const bool along_k = block.panels_a.data == nullptr;
   bool copy_b = false;
-  tile.a = block.a + row * block.a_row;
-  tile.a_k = block.a_k;
-  if (!along_k) {
-    float* panel = block.a_panels + i * kTileRows * block.k;
-    const bool first = !block.a_ready && column == 0;
-    copy_a = first && whole && block.a_row == 1;
-    tile.copy_a = panel;
-    if (first && !copy_a) PackA(tile.a, block.a_row, block.a_k, rows, block.k, panel);
-    if (!copy_a) {
-      tile.a = panel;
-      tile.a_k = kTileRows;
-    }
-  }
+  tile.a = along_k ? block.a + row * block.a_row : block.PanelA(i);
   tile.b = block.b_half == nullptr ? block.b + column * block.b_n : nullptr;
   tile.b_k = block.b_k;
   tile.last = columns % lanes;
@@ -117,7 +117,7 @@ HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, si
       tile.b_k = width * lanes;
     }
   }
-  if (copy_a || copy_b) return SelectCopyingTile(along_k, copy_a, copy_b, width);
+  if (copy_b) return SelectCopyingTile(along_k, width);
   return SelectTile<true>(along_k, rows, width);
 }
 
@@ -126,17 +126,42 @@ HWY_INLINE Ahead RowsBelow(const Block& block, const RowTiles& tiles, size_t i) 
   if (!block.fetch_a || i + 1 >= tiles.count) return {};
   const size_t row = tiles.Begin(i + 1);
   const size_t rows = tiles.Rows(i + 1);
-  if (block.a_panels == nullptr) {
+  if (block.panels_a.data == nullptr) {
     return {block.a + row * block.a_row, block.a_row, rows, block.k};
   }
-  if (block.a_ready) {
-    return {block.a_panels + (i + 1) * kTileRows * block.k, 0, 1, kTileRows * block.k};
-  }
-  return {block.a + row * block.a_row, block.a_k, block.a_row == 1 ? block.k : 0, rows};
+  if (!block.a_ready) return {};
+  return {block.PanelA(i + 1), 0, 1, kTileRows * block.k};
 }
 
-// All tiles of a block; a panel of A stays in L1 while those of B stream past it from L2.
-HWY_INLINE void RunBlock(Block& block) {
+// The panel of A of row i as it can be packed meanwhile: the rows lie side by side, a whole tile.
+HWY_INLINE PackAhead PanelOfA(const Block& block, const RowTiles& tiles, size_t i) {
+  if (block.panels_a.data == nullptr || block.a_ready) return {};
+  if (block.a_row != 1 || tiles.Rows(i) != kTileRows) return {};
+  const size_t tiles_a_row = CeilDiv(CeilDiv(block.n, hn::Lanes(DF())), kTileVectors);
+  PackAhead pack;
+  pack.from = block.a + tiles.Begin(i);
+  pack.a_k = block.a_k;
+  pack.to = block.PanelA(i);
+  pack.steps = block.k;
+  pack.at_once = CeilDiv(4, tiles_a_row);
+  return pack;
+}
+
+// Has the panel of row i ready, and begins with the next one.
+HWY_INLINE void PackPanels(const Block& block, const RowTiles& tiles, size_t i, PackAhead& pack) {
+  if (block.panels_a.data == nullptr) return;
+  if (!block.a_ready && (block.a_row != 1 || tiles.Rows(i) != kTileRows)) {
+    PackA(block.a + tiles.Begin(i) * block.a_row, block.a_row, block.a_k, tiles.Rows(i), block.k,
+          block.PanelA(i));
+  }
+  pack.Copy(pack.steps);
+  pack = i + 1 < tiles.count ? PanelOfA(block, tiles, i + 1) : block.next_a;
+  pack.Begin();
+}
+
+// All tiles of a block; a panel of A stays in L1 while those of B stream past it from L2. `pack`
+// holds what is left to do for the first panel of A, and then for that of the next block.
+HWY_INLINE void RunBlock(Block& block, PackAhead& pack) {
   const size_t lanes = hn::Lanes(DF());
   const size_t vectors = CeilDiv(block.n_limit, lanes);
   const RowTiles tiles(block.m);
@@ -151,9 +176,12 @@ HWY_INLINE void RunBlock(Block& block) {
   tile.c_row = block.c_row;
   tile.add_row = block.add_row;
   tile.k = block.k;
+  tile.a_k = block.panels_a.data == nullptr ? block.a_k : kTileRows;
+  tile.pack = &pack;
   for (size_t i = 0; i < tiles.count; ++i) {
     const size_t row = tiles.Begin(i);
     const size_t rows = tiles.Rows(i);
+    PackPanels(block, tiles, i, pack);
     Ahead rows_below = RowsBelow(block, tiles, i);
     for (size_t column = 0; column < block.n; --tiles_left) {
       const size_t width = PanelVectors(vectors - column / lanes);
@@ -178,13 +206,14 @@ class BlockedProduct {
         range_(range),
         blocks_k_(args.k),
         pack_a_(args.a.col_stride != 1),
-        m_step_(pack_a_ ? RowStep(range.m_end - range.m_begin, blocks_k_.size)
-                        : range.m_end - range.m_begin),
-        n_step_(ColumnStep(range.n_end - range.n_begin, blocks_k_.size)) {
-    a_panels_ = AlignUp(scratch);
-    const size_t m_most = std::min(m_step_, range.m_end - range.m_begin);
-    const size_t a_floats = pack_a_ ? RowTiles(m_most).count * kTileRows * blocks_k_.size : 0;
-    b_panels_ = AlignUp(a_panels_ + a_floats);
+        n_step_(ColumnStep(range.n_end - range.n_begin, blocks_k_.size)),
+        keep_a_(pack_a_ && n_step_ < range.n_end - range.n_begin),
+        m_step_(keep_a_ ? RowStep(range.m_end - range.m_begin, blocks_k_.size)
+                        : range.m_end - range.m_begin) {
+    const size_t rows = std::min(m_step_, range.m_end - range.m_begin);
+    panels_a_ = {AlignUp(scratch), PanelsOfA(keep_a_ ? rows : 1), kTileRows * blocks_k_.size};
+    if (!pack_a_) panels_a_ = {};
+    b_panels_ = AlignUp(pack_a_ ? panels_a_.data + panels_a_.count * panels_a_.floats : scratch);
   }
 
   // Bytes of scratch for any range of a product of this shape.
@@ -193,29 +222,35 @@ class BlockedProduct {
     const size_t lanes = hn::Lanes(DF());
     const size_t rows = std::min(BlockRows(size), CeilDiv(m, kTileRows) * kTileRows);
     const size_t columns = std::min(BlockColumns(size), CeilDiv(n, lanes) * lanes);
-    const size_t a_floats = RowTiles(rows).count * kTileRows * size;
+    const size_t a_floats = PanelsOfA(rows) * kTileRows * size;
     return (a_floats + columns * size) * sizeof(float) + 2 * 64;
   }
 
   void Run() {
     const Addend addend = EpilogueAddend(args_);
-    Position at = {range_.m_begin, 0, range_.n_begin};
+    Position at = {range_.m_begin, 0, range_.n_begin, 0};
+    PackAhead pack = FirstPanel(at);
     while (at.m < range_.m_end) {
       const Position next = After(at);
       Block block = MakeBlock(at, at.k == 0 ? addend : Addend{args_.c, args_.c_stride});
-      if (next.m < range_.m_end && args_.n * args_.k > kResidentFloats) {
-        block.next_b = AheadB(next);
+      if (next.m < range_.m_end) {
+        if (args_.n * args_.k > kResidentFloats) block.next_b = AheadB(next);
+        block.next_a = FirstPanel(next);
       }
-      RunBlock(block);
+      RunBlock(block, pack);
       at = next;
     }
   }
 
  private:
-  // A block by its first row, its number along k, and its first column.
+  // A block by its first row, its number along k, and its first column; how many panels of A come
+  // before its own.
   struct Position {
-    size_t m, k, n;
+    size_t m, k, n, panel_a;
   };
+
+  // For so many rows at a time: theirs, and one that is packed ahead.
+  static size_t PanelsOfA(size_t rows) { return RowTiles(rows).count + 1; }
 
   // Near-equal blocks of rows and of columns, in whole tiles.
   static size_t RowStep(size_t m, size_t k) {
@@ -235,6 +270,7 @@ class BlockedProduct {
     at.n += Columns(at);
     if (at.n < range_.n_end) return at;
     at.n = range_.n_begin;
+    at.panel_a += RowTiles(Rows(at)).count;
     if (++at.k < blocks_k_.count) return at;
     at.k = 0;
     at.m += m_step_;
@@ -246,6 +282,10 @@ class BlockedProduct {
   size_t OffsetB(const Position& at) const {
     const MatmulOperand& b = args_.b.strided;
     return at.k * blocks_k_.size * b.row_stride + at.n * b.col_stride;
+  }
+  PackAhead FirstPanel(const Position& at) const {
+    const Block block = MakeBlock(at, {});
+    return PanelOfA(block, RowTiles(block.m), 0);
   }
   Ahead AheadB(const Position& at) const {
     const MatmulOperand& b = args_.b.strided;
@@ -268,7 +308,8 @@ class BlockedProduct {
     block.a = A(at);
     block.a_row = args_.a.row_stride;
     block.a_k = args_.a.col_stride;
-    block.a_panels = pack_a_ ? a_panels_ : nullptr;
+    block.panels_a = panels_a_;
+    block.first_panel_a = at.panel_a;
     block.a_ready = at.n != range_.n_begin;
     block.fetch_a = args_.m * args_.k > kResidentFloats;
     block.b = args_.b.strided.data;
@@ -296,9 +337,10 @@ class BlockedProduct {
   const MatmulRange& range_;
   const BlocksK blocks_k_;
   const bool pack_a_;
-  const size_t m_step_;
   const size_t n_step_;
-  float* a_panels_;
+  const bool keep_a_;  // several blocks of columns meet the same panels
+  const size_t m_step_;
+  PanelRing panels_a_;
   float* b_panels_;
 };
 

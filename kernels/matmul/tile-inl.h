@@ -29,6 +29,37 @@ using kernels::matmul::Ahead;
 using kernels::matmul::kLineFloats;
 using kernels::matmul::PrefetchToL2;
 
+// Copies the kTileRows floats of one step of k of a panel of A.
+HWY_INLINE void CopyRowsOfA(const float* HWY_RESTRICT from, float* HWY_RESTRICT to) {
+  const hn::CappedTag<float, kTileRows == 8 ? 8 : 2> d;
+  for (size_t r = 0; r < kTileRows; r += hn::Lanes(d)) {
+    hn::StoreU(hn::LoadU(d, from + r), d, to + r);
+  }
+}
+
+// A panel of A that is packed while the tiles above it compute, from rows that lie side by side.
+// Each step of k is a cache line of its own, often a power of two from the one before: few of them
+// fit in the sets of the caches at once, so each is fetched shortly before it is copied.
+struct PackAhead {
+  static constexpr size_t kLead = 32;
+
+  const float* from = nullptr;
+  size_t a_k = 0;
+  float* to = nullptr;
+  size_t steps = 0;    // left
+  size_t at_once = 1;  // steps between those of a tile
+
+  HWY_INLINE void Begin() const {
+    for (size_t i = 0; i < HWY_MIN(kLead, steps); ++i) PrefetchToL2(from + i * a_k);
+  }
+  HWY_INLINE void Copy(size_t count) {
+    for (; count != 0 && steps != 0; --count, --steps, from += a_k, to += kTileRows) {
+      PrefetchToL2(from + kLead * a_k);
+      CopyRowsOfA(from, to);
+    }
+  }
+};
+
 // One tile: c[r, :] = add[r, :] + sum_k a[r, k] * b[k, :].
 struct Tile {
   const float* a;
@@ -41,10 +72,10 @@ struct Tile {
   const float* add;  // null: nothing is added
   size_t add_row;
   size_t k;
-  size_t last;    // valid lanes of the last vector of a row, 0 when all are
-  Ahead* ahead;   // what tiles that fetch fetch meanwhile
-  float* copy_a;  // where the tiles that copy their operands put the packed panels
-  float* copy_b;
+  size_t last;      // valid lanes of the last vector of a row, 0 when all are
+  Ahead* ahead;     // what tiles that fetch fetch meanwhile
+  PackAhead* pack;  // and what they pack, unless A lies along k
+  float* copy_b;    // where the tiles that copy B put the packed panel
 };
 
 using TileFunction = void (*)(const Tile&);
@@ -87,10 +118,6 @@ using TileFunction = void (*)(const Tile&);
     }                                                                    \
     b += b_k;                                                            \
     KeepInRegister(b);                                                   \
-    if constexpr (kCopyA) {                                              \
-      CopyRowsOfA(a[0], copy_a);                                         \
-      copy_a += kTileRows;                                               \
-    }                                                                    \
     if constexpr (!kAlongK) {                                            \
       a[0] += a_k;                                                       \
       KeepInRegister(a[0]);                                              \
@@ -121,17 +148,10 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
   t.ahead->FetchLine();
 }
 
-// Copies the kTileRows floats of one k of a panel of A.
-HWY_INLINE void CopyRowsOfA(const float* HWY_RESTRICT from, float* HWY_RESTRICT to) {
-  const hn::CappedTag<float, kTileRows == 8 ? 8 : 2> d;
-  for (size_t r = 0; r < kTileRows; r += hn::Lanes(d))
-    hn::StoreU(hn::LoadU(d, from + r), d, to + r);
-}
-
 // kAlongK: a[r, k] with consecutive k in memory, a row-major left operand, read where it lies.
 // Otherwise with consecutive r: a transposed left operand, or a packed panel.
 template <bool kAlongK, size_t kRows, size_t kVectors, bool kFetch = false, bool kCopyB = false,
-          bool kCopyA = false, typename T = float>
+          typename T = float>
 void ComputeTile(const Tile& t) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
@@ -145,9 +165,8 @@ void ComputeTile(const Tile& t) {
   size_t a_row3 = 3 * a_row;
   const float* a[kQuads];
   for (size_t i = 0; i < kQuads; ++i) a[i] = t.a + 4 * i * a_row;
-  float* HWY_RESTRICT copy_a = t.copy_a;
   float* HWY_RESTRICT copy_b = t.copy_b;
-  (void)a_k, (void)a_row3, (void)copy_a, (void)copy_b;
+  (void)a_k, (void)a_row3, (void)copy_b;
 #define LW_TILE_A(r) \
   (kAlongK ? (a[r / 4 % kQuads] + (r % 4 == 3 ? a_row3 : r % 4 * a_row))[kk] : a[0][r])
   const size_t fetch_first = HWY_MIN(kFetchSteps, t.k) / 4;
@@ -176,6 +195,7 @@ void ComputeTile(const Tile& t) {
     }
     for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
     if constexpr (kFetch) FetchBetween<kRows>(t, k / 4, fetch_first, kVectors * lanes);
+    if constexpr (kFetch && !kAlongK) t.pack->Copy(t.pack->at_once);
   }
   for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
 #undef LW_TILE_A
@@ -199,7 +219,7 @@ constexpr TileFunction TileAt() {
     return nullptr;
   } else {
     constexpr bool kLarge = kVectors <= kTileVectors && kRows <= kTileRows && 2 * kRows > kTileRows;
-    return &ComputeTile < kAlongK, kRows, kVectors, kFetch && kLarge, false, false, T > ;
+    return &ComputeTile < kAlongK, kRows, kVectors, kFetch && kLarge, false, T > ;
   }
 }
 template <bool kAlongK, bool kFetch, typename T, size_t... kIndex>
@@ -224,18 +244,16 @@ HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
   return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
-// The same for a tile of kTileRows rows and full vectors that packs b or a.
+// The same for a tile of kTileRows rows and full vectors that packs b.
 template <size_t kVectors>
-HWY_INLINE TileFunction CopyingTile(bool along_k, bool copy_a, bool copy_b) {
-  if (along_k) return &ComputeTile<true, kTileRows, kVectors, true, true>;
-  if (!copy_a) return &ComputeTile<false, kTileRows, kVectors, true, true>;
-  return copy_b ? &ComputeTile<false, kTileRows, kVectors, true, true, true>
-                : &ComputeTile<false, kTileRows, kVectors, true, false, true>;
+HWY_INLINE TileFunction CopyingTile(bool along_k) {
+  return along_k ? &ComputeTile<true, kTileRows, kVectors, true, true>
+                 : &ComputeTile<false, kTileRows, kVectors, true, true>;
 }
-HWY_INLINE TileFunction SelectCopyingTile(bool along_k, bool copy_a, bool copy_b, size_t vectors) {
-  if (vectors == 1) return CopyingTile<1>(along_k, copy_a, copy_b);
-  if (vectors == 2) return CopyingTile<2>(along_k, copy_a, copy_b);
-  return CopyingTile<kTileVectors>(along_k, copy_a, copy_b);
+HWY_INLINE TileFunction SelectCopyingTile(bool along_k, size_t vectors) {
+  if (vectors == 1) return CopyingTile<1>(along_k);
+  if (vectors == 2) return CopyingTile<2>(along_k);
+  return CopyingTile<kTileVectors>(along_k);
 }
 
 #undef LW_TILE_ROWS
