@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <limits>
+#include <span>
 
 #include "apps/command.h"
 #include "apps/format.h"
@@ -25,7 +26,6 @@ using model::Json;
 using model::TrainPlan;
 
 constexpr double kSeconds = 3;  // where --steps does not say how long
-constexpr size_t kBandwidthBytes = size_t{256} << 20;
 
 enum class Path { kTrain, kPrefill, kDecode };
 
@@ -42,24 +42,30 @@ double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// The rounds of a measurement, each between two probes of the machine's peak: it moves on shared
-// machines. A round counts with the better probe beside it, so that a neighbor's burst during one
-// flatters nothing.
+// The rounds of a measurement, each between two probes of what the machine can do: it moves on
+// shared machines. A round counts with the better probe beside it, so that a neighbor's burst
+// during one flatters nothing.
 class Rounds {
  public:
   Rounds(const runtime::Scheduler& scheduler, int64_t wanted, bool bf16)
       : scheduler_(scheduler), wanted_(wanted), bf16_(bf16) {}
 
+  // What a token has to read: it is probed too.
+  void set_weights(std::span<const float> weights) { weights_ = weights; }
+
   // The first round warms up and is left out.
   void Add(double tokens_per_second) {
-    const double before = probe_;
+    const double before = probe_, reading_before = reading_;
     probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02, bf16_);
+    if (!weights_.empty()) reading_ = runtime::MeasureReadBandwidth(scheduler_, weights_, 0.02);
     Stderr().Progress(
         {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});
     if (before == 0) return;
     speeds_.push_back(tokens_per_second);
     peaks_.push_back(std::max(before, probe_));
     shares_.push_back(tokens_per_second / peaks_.back());
+    bandwidths_.push_back(std::max(reading_before, reading_));
+    reading_shares_.push_back(tokens_per_second / bandwidths_.back());
   }
   bool Enough() const {
     if (StopSignal().load() != 0) return true;
@@ -70,14 +76,18 @@ class Rounds {
   double PeakGflops() const { return Median(peaks_); }
   // Share of the peak for so much work a token, in GFLOP.
   double Share(double gflop) const { return Median(shares_) * gflop; }
+  // Of the weights, in GB/s; and what share of it so many GB read a token are.
+  double Bandwidth() const { return Median(bandwidths_); }
+  double ReadingShare(double gigabytes) const { return Median(reading_shares_) * gigabytes; }
   size_t count() const { return speeds_.size(); }
 
  private:
   const runtime::Scheduler& scheduler_;
   int64_t wanted_;
   bool bf16_;
-  double probe_ = 0;
-  std::vector<double> speeds_, peaks_, shares_;
+  std::span<const float> weights_;
+  double probe_ = 0, reading_ = 0;
+  std::vector<double> speeds_, peaks_, shares_, bandwidths_, reading_shares_;
   Clock::time_point begin_ = Clock::now();
 };
 
@@ -144,7 +154,7 @@ class BenchModelCommand : public Command {
   Result Train(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
   Result Infer(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
   TrainPlan Plan(model::FileSystem& files) const;
-  void Print(const Result& result, const Rounds& rounds, double bandwidth, size_t threads) const;
+  void Print(const Result& result, const Rounds& rounds, size_t threads) const;
 
   Path path_;
   std::string from_;
@@ -259,17 +269,26 @@ BenchModelCommand::Result BenchModelCommand::Infer(model::FileSystem& files,
   const bool decode = path_ == Path::kDecode;
   const auto streams = static_cast<size_t>(decode ? streams_ : 1);
   config_["batch"] = streams;
+  if (decode) rounds->set_weights(Half() ? half.As<float>() : weights.Floats());
   model::Session session(*model, {weights.Floats().data(), half.As<kernels::BFloat16>().data()},
                          scheduler,
                          {.streams = streams,
                           .cache_capacity = ctx,
-                          .prefill_steps = decode ? 1 : model::SessionOptions().prefill_steps});
+                          .prefill_steps = decode ? 1 : model::SessionOptions().prefill_steps,
+                          .profiler = common_.profiler()});
   const std::vector<int32_t> tokens = RandomTokens(decode ? streams : ctx, vocab);
   // Decoding in portions of 16 tokens: long against the clock's resolution.
   const size_t portion = decode ? std::min<size_t>(16, ctx) : 1;
+  // Texts of as many tokens as llama-bench takes, on a fast machine and on a slow one.
+  const size_t longest = std::min<size_t>(128, ctx);
+  size_t done = 0;
   while (!rounds->Enough()) {
+    if (!decode || done + portion > longest) {
+      session.Reset();
+      done = 0;
+    }
+    done += portion;
     const auto begin = Clock::now();
-    if (!decode || session.room() < portion) session.Reset();
     for (size_t i = 0; i < portion; ++i) decode ? session.Step(tokens) : session.Feed(tokens);
     rounds->Add(static_cast<double>(tokens.size() * portion) / SecondsSince(begin));
   }
@@ -277,16 +296,16 @@ BenchModelCommand::Result BenchModelCommand::Infer(model::FileSystem& files,
   // A prompt's logits are computed for its last token only.
   const double head = 2.0 * config_["dim"].get<double>() * static_cast<double>(vocab);
   const double unused = decode ? 0 : head * (1 - 1 / static_cast<double>(ctx));
+  rounds->set_weights({});  // they end here
   return {.flops_per_token = model->TrainFlopsPerToken(decode ? 1 : ctx) / 3 - unused,
           .bytes_per_token = decode ? read * (Half() ? 2 : 4) / static_cast<double>(streams) : 0,
           .memory_bytes = weights.size() + half.size() + session.MemoryBytes()};
 }
 
-void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double bandwidth,
-                              size_t threads) const {
+void BenchModelCommand::Print(const Result& result, const Rounds& rounds, size_t threads) const {
   const double speed = rounds.TokensPerSecond(), gflop = result.flops_per_token * 1e-9;
   const double share = rounds.Share(gflop);
-  const double used = speed * result.bytes_per_token * 1e-9;
+  const double gigabytes = result.bytes_per_token * 1e-9, used = speed * gigabytes;
   const std::string cpu = runtime::DescribeMachine().cpu;
   if (common_.json()) {
     WriteJson({{"tokens_per_second", speed},
@@ -294,7 +313,8 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double
                {"peak_gflops", rounds.PeakGflops()},
                {"mfu", share},
                {"bandwidth_gbs", used > 0 ? Json(used) : Json()},
-               {"peak_bandwidth_gbs", bandwidth},
+               {"peak_bandwidth_gbs", used > 0 ? Json(rounds.Bandwidth()) : Json()},
+               {"bandwidth_share", used > 0 ? Json(rounds.ReadingShare(gigabytes)) : Json()},
                {"peak_memory_bytes", result.peak_memory_bytes},
                {"planned_memory_bytes", result.memory_bytes},
                {"rounds", rounds.count()},
@@ -313,8 +333,9 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, double
           FormatFixed(100 * share, 0) + "% of the peak of " + FormatFixed(rounds.PeakGflops(), 0) +
           "\n";
   if (used > 0) {
-    text += FormatFixed(used, 1) + " GB/s of weights, " + FormatFixed(100 * used / bandwidth, 0) +
-            "% of the " + FormatFixed(bandwidth, 1) + " GB/s that can be read from memory\n";
+    text += FormatFixed(used, 1) + " GB/s of weights, " +
+            FormatFixed(100 * rounds.ReadingShare(gigabytes), 0) + "% of the " +
+            FormatFixed(rounds.Bandwidth(), 1) + " GB/s at which they can be read\n";
   }
   WriteOutput(text);
 }
@@ -329,9 +350,8 @@ int BenchModelCommand::Run(model::FileSystem& files, const Options& options) {
   result.peak_memory_bytes = runtime::PeakResidentBytes();
   Stderr().ClearProgress();
   if (SignalExitCode() != 0) return SignalExitCode();
-  const double bandwidth = runtime::MeasureReadBandwidth(*scheduler, kBandwidthBytes, 0.3);
   common_.WriteProfile(files, rounds.PeakGflops());
-  Print(result, rounds, bandwidth, scheduler->threads());
+  Print(result, rounds, scheduler->threads());
   return 0;
 }
 

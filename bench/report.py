@@ -85,7 +85,7 @@ def decoding_part(cases, pictures):
             if not one: continue
             points = [(int(name.split('x')[-1]), median(runs)) for name, runs in programs.items() if name.startswith(f'lanewise {dtype} x')]
             lines[f'{case}, {dtype}'] = points
-            share = statistics.median(r['bandwidth_gbs'] / r['peak_bandwidth_gbs'] for r in one)
+            share = statistics.median(r['bandwidth_share'] for r in one)
             rows.append([case, dtype, show(median(one)), show(share, '.0%'), show(ratio(one, programs.get(f'llama.cpp {dtype}')), '.2f'),
                          show(ratio(one, programs.get(f'rows.c {dtype}')), '.2f'),
                          ', '.join(f'{n}: {speed:,.0f} ({speed / points[0][1]:.1f})' for n, speed in points[1:])])

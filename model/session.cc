@@ -112,7 +112,7 @@ void Session::Run(Runner& runner, size_t stream, std::span<const int32_t> tokens
     executor.Bind(m.state_in[i], State(i, stream, count).data());
     executor.Bind(m.state_out[i], State(i, stream, count, /*next=*/true).data());
   }
-  executor.Run(scheduler_.All());
+  executor.Run(scheduler_.All(), options_.profiler);
 }
 
 // For the next of so many tokens: the longest chunk that they fill, or the shortest.

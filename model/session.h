@@ -11,6 +11,7 @@
 #include "runtime/arena.h"
 #include "runtime/executor.h"
 #include "runtime/parallel.h"
+#include "runtime/profiler.h"
 
 namespace lanewise::model {
 
@@ -19,6 +20,7 @@ struct SessionOptions {
   size_t cache_capacity = 0;   // tokens for models with a KV cache; 0: the model's context
   size_t prefill_steps = 256;  // tokens of the largest prefill chunk
   bool slide = false;          // a full KV cache forgets its oldest tokens: text without end
+  runtime::Profiler* profiler = nullptr;
 };
 
 // Keeps the state of each stream; the weights belong to the caller and may change between calls (a

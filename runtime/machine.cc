@@ -161,18 +161,17 @@ double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16) 
   return best;
 }
 
-double MeasureReadBandwidth(const Scheduler& scheduler, size_t bytes, double seconds) {
-  const Arena arena("bandwidth probe", bytes);
+double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> data,
+                            double seconds) {
   const size_t tasks = scheduler.threads();
-  const size_t share = arena.Floats().size() / tasks;
-  std::fill_n(arena.Floats().data(), arena.Floats().size(), 1.0F);
+  const size_t share = data.size() / tasks;
   std::vector<float> sums(tasks * 16);
   double best = 0;
   const Clock::time_point begin = Clock::now();
   do {
     const Clock::time_point start = Clock::now();
     scheduler.All().For(tasks, [&](size_t task, size_t) {
-      sums[task * 16] += kernels::RunReadProbe(arena.Floats().subspan(task * share, share));
+      sums[task * 16] += kernels::RunReadProbe(data.subspan(task * share, share));
     });
     best = std::max(best, static_cast<double>(share * tasks * sizeof(float)) /
                               std::max(SecondsSince(start), 1e-9) * 1e-9);

@@ -3,6 +3,7 @@
 #define LANEWISE_RUNTIME_MACHINE_H_
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "runtime/parallel.h"
@@ -24,8 +25,10 @@ MachineInfo DescribeMachine();
 // it is compared with.
 double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
 
-// GB/s that all threads together read from memory, over `bytes` (beyond every cache).
-double MeasureReadBandwidth(const Scheduler& scheduler, size_t bytes, double seconds);
+// GB/s at which all threads together read `data`, from wherever it lies: from memory if it is
+// beyond the caches. The best of the passes that `seconds` hold, at least one.
+double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> data,
+                            double seconds);
 
 }  // namespace lanewise::runtime
 

@@ -272,10 +272,19 @@ TEST_CASE("bench runs the real paths, also with the sizes of a model that exists
   CHECK(decode["model"]["dim"] == JsonOf({"info", kChar, "--json"})["config"]["dim"]);
   CHECK(decode["tokens_per_second"].get<double>() > 0);
   CHECK(decode["bandwidth_gbs"].get<double>() > 0);
+  CHECK(decode["peak_bandwidth_gbs"].get<double>() > 0);
+  CHECK(decode["bandwidth_share"].get<double>() > 0);
   const Json prefill =
       bench({"prefill", "--from", kGolden + "/llama/llama_gqa_tied.bin", "--ctx", "8"});
   CHECK(prefill["model"]["ctx"] == 8);
   CHECK(prefill["mfu"].get<double>() > 0);
+  CHECK(prefill["bandwidth_gbs"].is_null());
+  CHECK(prefill["bandwidth_share"].is_null());
+  for (const char* path : {"prefill", "decode"}) {
+    const TemporaryFolder folder;
+    bench({path, "--from", kGolden + "/llama/llama_gqa_tied.bin", "--profile", folder / "trace"});
+    CHECK(Contains(ReadWhole(folder / "trace"), "cached attention"));
+  }
   const Json train = bench(
       {"train", "--layers", "1", "--dim", "16", "--heads", "2", "--ctx", "8", "--batch", "2"});
   CHECK(train["peak_gflops"].get<double>() > 0);
