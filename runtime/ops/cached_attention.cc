@@ -16,10 +16,20 @@ namespace {
 // of sequences has no say: a sequence has the same bits alone and among others.
 constexpr size_t kEnoughHeads = 8;
 constexpr size_t kTileChunk = 512;
-// When the cache is streamed, a chunk has about so many bytes of keys and values.
+// When the cache is streamed, a unit reads so many columns of each row or more, and a chunk has
+// about so many bytes of keys and values.
+constexpr size_t kStreamColumns = 256;
 constexpr size_t kStreamChunkBytes = size_t{1} << 19;
 // Below this many operations (with a full cache) threads do not pay.
 constexpr size_t kSerialFlops = size_t{1} << 19;
+
+// The fewest heads of a unit that fill kStreamColumns, among the numbers that divide all heads.
+size_t StreamHeads(size_t kv_heads, size_t head_dim) {
+  for (size_t heads = 1; heads < kv_heads; ++heads) {
+    if (kv_heads % heads == 0 && heads * head_dim >= kStreamColumns) return heads;
+  }
+  return kv_heads;
+}
 
 // How a window is cut, by shape alone: units of key/value heads in each sequence, and chunks of
 // rows.
@@ -28,8 +38,9 @@ struct CachedPartition {
     const size_t steps = qkv.rows / shape.sequences;
     capacity = cache.rows / shape.sequences;
     if (steps * shape.Group() < kernels::kCachedAttentionTileQueries) {
-      kv_per_unit = shape.kv_heads;  // each row of the cache is read from end to end
-      const size_t rows = kStreamChunkBytes / (2 * sizeof(float) * cache.cols);
+      const size_t head_dim = cache.cols / shape.kv_heads;
+      kv_per_unit = StreamHeads(shape.kv_heads, head_dim);
+      const size_t rows = kStreamChunkBytes / (2 * sizeof(float) * kv_per_unit * head_dim);
       chunk = std::max<size_t>(64, rows / 64 * 64);
     } else {
       kv_per_unit = 1;

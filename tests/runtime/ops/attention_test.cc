@@ -275,6 +275,7 @@ TEST_CASE("cached attention op: windows of any length equal the whole") {
   }
   // More than one chunk of the cache: streamed, and by tiles.
   CheckCached({2, 8, 8}, 64, 1, 300);
+  CheckCached({1, 12, 6}, 128, 1, 70);  // and several units of key/value heads
   CheckCached({2, 6, 3}, 16, 64, 1100);
   for (size_t head_dim : {2, 48, 64, 80, 128}) CheckCached({1, 2, 2}, head_dim, 5, 33);
 }
