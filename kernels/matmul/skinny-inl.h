@@ -77,7 +77,11 @@ HWY_INLINE void StoreSums(VF s0, VF s1, VF s2, VF s3, float* HWY_RESTRICT out) {
 using DPairs = hn::RebindToUnsigned<DF>;
 using VPairs = hn::Vec<DPairs>;
 HWY_INLINE VPairs LoadPairs(const BFloat16* p) {
-  return hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
+  VPairs pairs = hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && (HWY_COMPILER_GCC || HWY_COMPILER_CLANG)
+  __asm__("" : "+v"(pairs.raw));  // or it would be loaded twice, once for either half
+#endif
+  return pairs;
 }
 HWY_INLINE VPairs LoadPairsN(const BFloat16* p, size_t n) {
   const hn::Repartition<uint16_t, DF> d16;
@@ -176,22 +180,9 @@ HWY_INLINE DotFunction<T> SelectDot(size_t rows, size_t fetch) {
   return kTable[rows - 1][fetch / 2];
 }
 
-HWY_INLINE void AddSums(const float* sums, const float* addend, size_t columns,
-                        float* HWY_RESTRICT c) {
-  const hn::CappedTag<float, kDotColumns> d;
-  if (columns == kDotColumns) {
-    for (size_t j = 0; j < kDotColumns; j += hn::Lanes(d)) {
-      const auto sum = hn::LoadU(d, sums + j);
-      hn::StoreU(addend == nullptr ? sum : hn::Add(hn::LoadU(d, addend + j), sum), d, c + j);
-    }
-    return;
-  }
-  for (size_t j = 0; j < columns; ++j) c[j] = addend == nullptr ? sums[j] : addend[j] + sums[j];
-}
-
 // Columns from those at work to those that are fetched: as many bytes for either type.
 template <typename T>
-inline constexpr size_t kAheadColumns = kDotColumns * sizeof(float) / sizeof(T);
+inline constexpr size_t kAheadColumns = sizeof(float) / sizeof(T);
 
 // Steps of k that SplitPairs writes for each row.
 HWY_INLINE size_t SplitSteps(size_t k) {
@@ -222,7 +213,8 @@ HWY_INLINE void SplitPairs(const MatmulArgs& args, const MatmulRange& range,
   }
 }
 
-// B row-major [n,k]: dot products of the rows of A with four rows of B at a time.
+// B row-major [n,k]: dot products of the rows of A with four rows of B at a time, one from each
+// quarter of the range: four streams, each from end to end, are what the prefetchers of CPUs like.
 template <typename T>
 HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const MatmulRange& range,
                                 float* scratch) {
@@ -234,28 +226,34 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const 
     a_row = SplitSteps(args.k);
   }
   const Addend add = EpilogueAddend(args);
-  const MatmulOperand& b = args.b.strided;
-  // The passes over one group of columns share out the next group's rows.
+  const size_t b_n = args.b.strided.col_stride;
+  // The passes over four columns share out the rows that are fetched.
   const size_t passes = CeilDiv(range.m_end - range.m_begin, kDotRows);
   const size_t fetch = passes == 1 ? 4 : passes == 2 ? 2 : 1;
-  for (size_t column = range.n_begin; column < range.n_end; column += kDotColumns) {
-    const size_t columns = std::min(kDotColumns, range.n_end - column);
+  // The last quarter may be shorter.
+  const size_t quarter = CeilDiv(range.n_end - range.n_begin, kDotColumns);
+  for (size_t i = 0; i < quarter; ++i) {
+    const size_t first = range.n_begin + i;
+    const size_t columns = std::min(kDotColumns, CeilDiv(range.n_end - first, quarter));
     const T* w[kDotColumns];
     for (size_t j = 0; j < kDotColumns; ++j) {
-      w[j] = weights + (column + std::min(j, columns - 1)) * b.col_stride;
+      w[j] = weights + (first + std::min(j, columns - 1) * quarter) * b_n;
     }
     for (size_t row = range.m_begin; row < range.m_end; row += kDotRows) {
       const size_t rows = std::min(kDotRows, range.m_end - row);
       const size_t pass = (row - range.m_begin) / kDotRows;
       const float* x = a + (row - range.m_begin) * a_row;
-      const T* ahead = w[0] + (kAheadColumns<T> + pass * fetch) * b.col_stride;
+      const T* ahead = w[0] + (kAheadColumns<T> + pass * fetch * quarter) * b_n;
       float sums[kDotRows * kDotColumns];
-      SelectDot<T>(rows, fetch)(x, a_row, w, ahead, b.col_stride, args.k, sums);
+      SelectDot<T>(rows, fetch)(x, a_row, w, ahead, quarter * b_n, args.k, sums);
       for (size_t r = 0; r < rows; ++r) {
-        float* c = args.c + (row + r) * args.c_stride + column;
+        float* c = args.c + (row + r) * args.c_stride + first;
         const float* addend =
-            add.data == nullptr ? nullptr : add.data + (row + r) * add.stride + column;
-        AddSums(sums + r * kDotColumns, addend, columns, c);
+            add.data == nullptr ? nullptr : add.data + (row + r) * add.stride + first;
+        for (size_t j = 0; j < columns; ++j) {
+          const float sum = sums[r * kDotColumns + j];
+          c[j * quarter] = addend == nullptr ? sum : addend[j * quarter] + sum;
+        }
       }
     }
   }
