@@ -180,9 +180,10 @@ HWY_INLINE DotFunction<T> SelectDot(size_t rows, size_t fetch) {
   return kTable[rows - 1][fetch / 2];
 }
 
-// Columns from those at work to those that are fetched: as many bytes for either type.
+// Rows of B in each stream from those at work to those that are fetched: as many bytes for either
+// type.
 template <typename T>
-inline constexpr size_t kAheadColumns = sizeof(float) / sizeof(T);
+inline constexpr size_t kAheadRows = std::is_same_v<T, float> ? 1 : 2;
 
 // Steps of k that SplitPairs writes for each row.
 HWY_INLINE size_t SplitSteps(size_t k) {
@@ -243,7 +244,7 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const 
       const size_t rows = std::min(kDotRows, range.m_end - row);
       const size_t pass = (row - range.m_begin) / kDotRows;
       const float* x = a + (row - range.m_begin) * a_row;
-      const T* ahead = w[0] + (kAheadColumns<T> + pass * fetch * quarter) * b_n;
+      const T* ahead = w[0] + (kAheadRows<T> + pass * fetch * quarter) * b_n;
       float sums[kDotRows * kDotColumns];
       SelectDot<T>(rows, fetch)(x, a_row, w, ahead, quarter * b_n, args.k, sums);
       for (size_t r = 0; r < rows; ++r) {
