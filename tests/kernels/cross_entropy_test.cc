@@ -9,6 +9,7 @@
 
 #include "kernels/reference/cross_entropy.h"
 #include "tests/support/buffers.h"
+#include "tests/support/compare.h"
 #include "tests/support/gradient.h"
 #include "tests/support/targets.h"
 
@@ -17,6 +18,7 @@ namespace {
 
 using testing::AsMat;
 using testing::GuardedMatrix;
+using testing::WorstError;
 
 constexpr size_t kRows = 4;
 constexpr float kScale = 0.125f;
@@ -55,17 +57,15 @@ void Check(size_t cols, float smoothing, float spread, size_t gap, size_t misali
     }
     CHECK(std::fabs(loss[r] - expected_loss[r]) <= kCrossEntropyTolerance * norm);
     CHECK(std::fabs(nll[r] - expected_nll[r]) <= kCrossEntropyTolerance * norm);
-    double worst = 0.0;
+    WorstError error(1e-37);
     for (size_t c = 0; c < cols; ++c) {
       const bool target = static_cast<int32_t>(c) == targets[r];
       const double q = (target ? 1.0 - smoothing : 0.0) + smoothing / static_cast<double>(cols);
       const double p = expected[r * cols + c] / kScale + (targets[r] < 0 ? 0.0 : q);
-      const double bound =
-          std::max(kScale * std::max(p, q) * (1.0 + largest - z[r * cols + c]), 1e-37);
-      const double error = std::fabs(result[r * cols + c] - expected[r * cols + c]) / bound;
-      worst = std::max(worst, std::isnan(error) ? 1e30 : error);
+      const size_t i = r * cols + c;
+      error.Add(result[i], expected[i], kScale * std::max(p, q) * (1.0 + largest - z[i]));
     }
-    CHECK(worst <= kCrossEntropyTolerance);
+    CHECK(error.value() <= kCrossEntropyTolerance);
   }
   // Row by row, without the optional outputs: the same bits.
   GuardedMatrix rows = logits;

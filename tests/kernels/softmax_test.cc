@@ -10,6 +10,7 @@
 
 #include "kernels/reference/softmax.h"
 #include "tests/support/buffers.h"
+#include "tests/support/compare.h"
 #include "tests/support/gradient.h"
 #include "tests/support/targets.h"
 
@@ -18,6 +19,7 @@ namespace {
 
 using testing::AsMat;
 using testing::GuardedMatrix;
+using testing::WorstError;
 
 void Check(size_t rows, size_t groups, size_t size, size_t gap, size_t misalign, float spread) {
   CAPTURE(rows);
@@ -40,17 +42,15 @@ void Check(size_t rows, size_t groups, size_t size, size_t gap, size_t misalign,
   std::vector<double> expected(rows * cols);
   reference::SoftmaxForward<double>(AsMat(in, rows, cols), AsMat(expected, rows, cols), groups);
   const std::vector<double> result = y.Doubles();
-  double worst = 0.0;
+  WorstError error(1e-37);
   double largest = 0.0;
   for (size_t i = 0; i < result.size(); ++i) {
     const auto run = in.begin() + static_cast<std::ptrdiff_t>(i);
     if (i % size == 0) largest = *std::max_element(run, run + static_cast<std::ptrdiff_t>(size));
     const double below = largest - in[i];
-    const double error =
-        std::fabs(result[i] - expected[i]) / std::max(expected[i] * (1.0 + below), 1e-37);
-    worst = std::max(worst, std::isnan(error) ? 1e30 : error);
+    error.Add(result[i], expected[i], expected[i] * (1.0 + below));
   }
-  CHECK(worst <= kSoftmaxTolerance);
+  CHECK(error.value() <= kSoftmaxTolerance);
 
   // The gradient from the kernel's own y.
   std::vector<double> probabilities = result;
@@ -58,7 +58,7 @@ void Check(size_t rows, size_t groups, size_t size, size_t gap, size_t misalign,
   reference::SoftmaxBackward<double>(AsMat(probabilities, rows, cols), AsMat(gradient, rows, cols),
                                      AsMat(expected, rows, cols), groups);
   const std::vector<double> dx_result = dx.Doubles();
-  worst = 0.0;
+  WorstError gradient_error(1e-37);
   double dot = 0.0;
   for (size_t i = 0; i < result.size(); ++i) {
     if (i % size == 0) {
@@ -66,10 +66,9 @@ void Check(size_t rows, size_t groups, size_t size, size_t gap, size_t misalign,
       for (size_t j = i; j < i + size; ++j) dot += std::fabs(result[j] * gradient[j]);
     }
     const double norm = std::fabs(gradient[i]) + dot;
-    const double error = std::fabs(dx_result[i] - expected[i]) / std::max(result[i] * norm, 1e-37);
-    worst = std::max(worst, std::isnan(error) ? 1e30 : error);
+    gradient_error.Add(dx_result[i], expected[i], result[i] * norm);
   }
-  CHECK(worst <= kSoftmaxTolerance);
+  CHECK(gradient_error.value() <= kSoftmaxTolerance);
 
   // In place, and row by row: the same bits.
   GuardedMatrix z = x;

@@ -9,6 +9,7 @@
 
 #include "kernels/reference/swiglu.h"
 #include "tests/support/buffers.h"
+#include "tests/support/compare.h"
 #include "tests/support/gradient.h"
 #include "tests/support/targets.h"
 
@@ -17,14 +18,11 @@ namespace {
 
 using testing::AsMat;
 using testing::GuardedMatrix;
+using testing::WorstError;
 
-// Largest error relative to each entry's own bound in swiglu.h.
-struct Errors {
-  double h = 0.0, d_gate = 0.0, d_up = 0.0;
-};
-
-Errors Compare(const GuardedMatrix& gate_up, const GuardedMatrix& dh, const GuardedMatrix& h,
-               const GuardedMatrix& d_gate_up) {
+// Every error relative to its entry's own bound in swiglu.h.
+void CheckErrors(const GuardedMatrix& gate_up, const GuardedMatrix& dh, const GuardedMatrix& h,
+                 const GuardedMatrix& d_gate_up) {
   const Mat<const float> in = gate_up.view();
   const size_t rows = in.rows;
   const size_t width = in.cols / 2;
@@ -35,11 +33,7 @@ Errors Compare(const GuardedMatrix& gate_up, const GuardedMatrix& dh, const Guar
   reference::SwigluForward<double>(AsMat(x, rows, 2 * width), AsMat(y, rows, width));
   reference::SwigluBackward<double>(AsMat(x, rows, 2 * width), AsMat(dy, rows, width),
                                     AsMat(dx, rows, 2 * width));
-  Errors errors;
-  const auto update = [](double& worst, double value, double expected, double norm) {
-    const double error = std::fabs(value - expected) / std::max(norm, 1e-38);
-    worst = std::max(worst, std::isnan(error) ? 1e30 : error);
-  };
+  WorstError h_error(1e-38), d_gate_error(1e-38), d_up_error(1e-38);
   for (size_t r = 0; r < rows; ++r) {
     for (size_t c = 0; c < width; ++c) {
       const double g = in.Row(r)[c];
@@ -50,15 +44,17 @@ Errors Compare(const GuardedMatrix& gate_up, const GuardedMatrix& dh, const Guar
       const double expected_du = dx[r * 2 * width + width + c];
       const bool tiny = g < -87.3;
       const double tiny_bound = 2e-36 / kSwigluTolerance;
-      update(errors.h, h.view().Row(r)[c], expected_h,
-             tiny ? tiny_bound * std::fabs(u) : std::fabs(expected_h));
-      update(errors.d_gate, d_gate_up.view().Row(r)[c], expected_dg,
-             std::fabs(d * u) * (1.0 + std::fabs(g)));
-      update(errors.d_up, d_gate_up.view().Row(r)[width + c], expected_du,
-             tiny ? tiny_bound * std::fabs(d) : std::fabs(expected_du));
+      h_error.Add(h.view().Row(r)[c], expected_h,
+                  tiny ? tiny_bound * std::fabs(u) : std::fabs(expected_h));
+      d_gate_error.Add(d_gate_up.view().Row(r)[c], expected_dg,
+                       std::fabs(d * u) * (1.0 + std::fabs(g)));
+      d_up_error.Add(d_gate_up.view().Row(r)[width + c], expected_du,
+                     tiny ? tiny_bound * std::fabs(d) : std::fabs(expected_du));
     }
   }
-  return errors;
+  for (const WorstError& error : {h_error, d_gate_error, d_up_error}) {
+    CHECK(error.value() <= kSwigluTolerance);
+  }
 }
 
 TEST_CASE("swiglu: all widths, strides, recomputed h, in place") {
@@ -76,10 +72,7 @@ TEST_CASE("swiglu: all widths, strides, recomputed h, in place") {
       dh.FillNormal(rng);
       SwigluForward(gate_up.view(), h.view());
       SwigluBackward(gate_up.view(), dh.view(), d_gate_up.view());
-      const Errors errors = Compare(gate_up, dh, h, d_gate_up);
-      CHECK(errors.h <= kSwigluTolerance);
-      CHECK(errors.d_gate <= kSwigluTolerance);
-      CHECK(errors.d_up <= kSwigluTolerance);
+      CheckErrors(gate_up, dh, h, d_gate_up);
       CHECK(h.GuardsIntact());
       CHECK(d_gate_up.GuardsIntact());
 
@@ -116,10 +109,7 @@ TEST_CASE("swiglu: the bounds for all gates") {
   testing::ForEachTarget([&] {
     SwigluForward(gate_up.view(), h.view());
     SwigluBackward(gate_up.view(), dh.view(), d_gate_up.view());
-    const Errors errors = Compare(gate_up, dh, h, d_gate_up);
-    CHECK(errors.h <= kSwigluTolerance);
-    CHECK(errors.d_gate <= kSwigluTolerance);
-    CHECK(errors.d_up <= kSwigluTolerance);
+    CheckErrors(gate_up, dh, h, d_gate_up);
   });
 }
 

@@ -2,6 +2,7 @@
 #ifndef LANEWISE_TESTS_SUPPORT_COMPARE_H_
 #define LANEWISE_TESTS_SUPPORT_COMPARE_H_
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -68,6 +69,22 @@ double MaxErrorRelativeTo(std::span<const A> a, std::span<const B> b, double nor
   }
   return largest / std::fmax(norm, 1e-30);
 }
+
+// The largest error relative to a bound of its own for each result; no bound is below `floor`. Any
+// NaN counts as 1e30.
+class WorstError {
+ public:
+  explicit WorstError(double floor = 1e-30) : floor_(floor) {}
+  void Add(double actual, double expected, double bound) {
+    const double error = std::fabs(actual - expected) / std::max(bound, floor_);
+    worst_ = std::max(worst_, std::isnan(error) ? 1e30 : error);
+  }
+  double value() const { return worst_; }
+
+ private:
+  double floor_;
+  double worst_ = 0.0;
+};
 
 template <typename T>
 double L2Norm(std::span<const T> v) {
