@@ -64,6 +64,7 @@ class Rounds {
     speeds_.push_back(tokens_per_second);
     peaks_.push_back(std::max(before, probe_));
     shares_.push_back(tokens_per_second / peaks_.back());
+    if (weights_.empty()) return;
     bandwidths_.push_back(std::max(reading_before, reading_));
     reading_shares_.push_back(tokens_per_second / bandwidths_.back());
   }

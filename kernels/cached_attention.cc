@@ -5,10 +5,10 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cached_attention.cc"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attention-inl.h"
+#include "kernels/loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -180,9 +180,10 @@ HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, 
 // Rows of keys that are fetched before their use; values are fetched beside the keys of their row.
 constexpr size_t kFetchRows = 4;
 
-HWY_INLINE void FetchRow(const float* row, size_t n) {
+// n floats that lie `ahead` of p.
+HWY_INLINE void FetchRow(const float* p, size_t ahead, size_t n) {
   constexpr size_t kLineFloats = 16;
-  for (size_t c = 0; c < n; c += kLineFloats) hwy::Prefetch(row + c);
+  for (size_t c = 0; c < n; c += kLineFloats) FetchAhead(p + c, ahead);
 }
 
 // The keys [k0, k0 + keys) of all heads, each row of the caches read once from left to right.
@@ -202,8 +203,8 @@ HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_
       float* score = queries.scores + i * p.heads * kTile + j;
       for (size_t kv = 0; kv < p.kv_heads; ++kv) {
         if (i + 1 == tokens) {
-          FetchRow(key + kFetchRows * p.k.stride + kv * p.head_dim, p.head_dim);
-          FetchRow(p.v.Row(k0 + j) + kv * p.head_dim, p.head_dim);
+          FetchRow(key + kv * p.head_dim, kFetchRows * p.k.stride, p.head_dim);
+          FetchRow(p.v.Row(k0 + j) + kv * p.head_dim, 0, p.head_dim);
         }
         for (size_t g = 0; g < p.group; ++g) {
           *score = Dot(d, q, key + kv * p.head_dim, p.head_dim);
@@ -258,7 +259,7 @@ HWY_INLINE void CachedStream(F32 d, const CachedProblem& p, std::span<float> scr
   }
   const size_t end = p.EndFor(p.q.rows - 1);
   for (size_t j = p.begin; j < std::min(end, p.begin + kFetchRows); ++j) {
-    FetchRow(p.k.Row(j), p.kv_heads * head_dim);
+    FetchRow(p.k.Row(j), 0, p.kv_heads * head_dim);
   }
   for (size_t k0 = p.begin; k0 < end; k0 += kTile) {
     CachedStreamTile(d, p, k0, std::min(kTile, end - k0), queries);

@@ -3,9 +3,9 @@
 //   RUN/checkpoints/step-000500/{config.json, tokenizer.json, model.safetensors,
 //                                train_state.safetensors, MANIFEST.json}
 //   RUN/checkpoints/LATEST, BEST                    names of folders, for people and scripts
-//   RUN/{config.json, tokenizer.json, model.safetensors}   the best checkpoint's: copies, and a
-//   link RUN/.lock                                              held by the process that trains
-//   here
+//   RUN/{config.json, tokenizer.json}               copies of the best checkpoint's
+//   RUN/model.safetensors                           a hard link to the best checkpoint's
+//   RUN/.lock                                       held by the process that trains here
 //
 // A folder named step-N is complete: it is written as .tmp-step-N, synced and then renamed. So the
 // latest checkpoint is the highest step that has a manifest, and the best the one whose manifest

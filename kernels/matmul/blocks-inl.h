@@ -82,12 +82,13 @@ struct Block {
   const float* add;
   size_t add_row;
   size_t m, n, k;
-  size_t n_limit;    // columns to the end of the panels: n, or more in a range of a larger pack
   bool fetch_a;      // A is too large to be in L2 already
   Ahead next_b;      // what the block after this one will read of B
   PackAhead next_a;  // the first panel of A of that block
 
   HWY_INLINE float* PanelA(size_t i) const { return panels_a.At(first_panel_a + i); }
+  HWY_INLINE size_t Vectors() const { return CeilDiv(n, hn::Lanes(DF())); }  // of a row of C
+  HWY_INLINE size_t TilesARow() const { return CeilDiv(Vectors(), kTileVectors); }
 };
 
 // Where the operands of one tile come from; packs them if the tile cannot do it on the way.
@@ -137,13 +138,12 @@ HWY_INLINE Ahead RowsBelow(const Block& block, const RowTiles& tiles, size_t i) 
 HWY_INLINE PackAhead PanelOfA(const Block& block, const RowTiles& tiles, size_t i) {
   if (block.panels_a.data == nullptr || block.a_ready) return {};
   if (block.a_row != 1 || tiles.Rows(i) != kTileRows) return {};
-  const size_t tiles_a_row = CeilDiv(CeilDiv(block.n, hn::Lanes(DF())), kTileVectors);
   PackAhead pack;
   pack.from = block.a + tiles.Begin(i);
   pack.a_k = block.a_k;
   pack.to = block.PanelA(i);
   pack.steps = block.k;
-  pack.at_once = CeilDiv(4, tiles_a_row);
+  pack.at_once = CeilDiv(4, block.TilesARow());
   return pack;
 }
 
@@ -163,13 +163,12 @@ HWY_INLINE void PackPanels(const Block& block, const RowTiles& tiles, size_t i, 
 // holds what is left to do for the first panel of A, and then for that of the next block.
 HWY_INLINE void RunBlock(Block& block, PackAhead& pack) {
   const size_t lanes = hn::Lanes(DF());
-  const size_t vectors = CeilDiv(block.n_limit, lanes);
+  const size_t vectors = block.Vectors();
   const RowTiles tiles(block.m);
   // The next block of B is fetched just before its use: earlier it would be gone again.
   const size_t lines_a_tile = std::max<size_t>(block.k / 4, 2 * kTileRows) - kTileRows;
   const size_t tiles_for_b = block.next_b.Lines() / lines_a_tile * 5 / 4 + 2;
-  const size_t tiles_a_row = CeilDiv(CeilDiv(block.n, lanes), kTileVectors);
-  size_t tiles_left = tiles_a_row * tiles.count;
+  size_t tiles_left = block.TilesARow() * tiles.count;
   Ahead nothing;
   Tile tile = {};
   tile.a_row = block.a_row;
@@ -303,7 +302,6 @@ class BlockedProduct {
     Block block = {};
     block.m = Rows(at);
     block.n = Columns(at);
-    block.n_limit = block.n;
     block.k = Steps(at);
     block.a = A(at);
     block.a_row = args_.a.row_stride;

@@ -54,7 +54,7 @@ struct PackAhead {
   }
   HWY_INLINE void Copy(size_t count) {
     for (; count != 0 && steps != 0; --count, --steps, from += a_k, to += kTileRows) {
-      PrefetchToL2(from + kLead * a_k);
+      if (steps > kLead) PrefetchToL2(from + kLead * a_k);
       CopyRowsOfA(from, to);
     }
   }
