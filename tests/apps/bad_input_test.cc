@@ -142,6 +142,9 @@ TEST_CASE("what is written at the end needs its folder at the start") {
   CheckRefusal(Tiny(data, folder / "a", {"--profile", none + "/trace.json"}), 2,
                {"there is no folder " + none});
   CHECK_FALSE(std::filesystem::exists(folder / "a"));
+  CheckRefusal({"generate", kRnn, "--prompt", "x", "--save-state", folder.path()}, 2,
+               {folder.path() + " is a folder; name a file"});
+  CheckRefusal({"convert", kRnn, ""}, 2, {"OUT is empty"});
 }
 
 TEST_CASE("a signal ends the wait for a text that nobody writes") {

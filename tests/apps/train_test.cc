@@ -1,7 +1,9 @@
 // A tiny training from the command line: start, stop, resume, use; and what it refuses.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/refusal.h"
@@ -132,6 +134,22 @@ TEST_CASE("a run's config.json trains the same model again; editing it harms not
   }
   Succeed({"info", first});
   Succeed({"train", "--resume", first, "--steps", "4"});
+}
+
+TEST_CASE("a folder named like an option: the command to go on can be typed as it stands") {
+  const TemporaryFolder folder;
+  folder.Write("text.txt", SomeText(40));
+  const std::string in_folder = "cd '" + folder.path() + "' && exec \"$0\" \"$@\"";
+  std::vector<std::string> words = Tiny("text.txt", "-odd", {"--stop-after", "1"});
+  const auto name = std::ranges::find(words, "-odd");
+  *std::prev(name) += "=-odd";
+  words.erase(name);
+  words.insert(words.begin(), {"/bin/sh", "-c", in_folder, LANEWISE_BINARY_DIR "/lanewise"});
+  const RunResult stopped = lanewise::testing::RunProcess(words);
+  CAPTURE(stopped.messages);
+  CHECK(stopped.code == 0);
+  CHECK(Contains(stopped.output + stopped.messages, "1 step,"));
+  CHECK(Contains(stopped.output + stopped.messages, "--resume ./-odd"));
 }
 
 TEST_CASE("a text whose name is no UTF-8 trains; --resume asks for it") {
