@@ -27,6 +27,7 @@ namespace matmul {
 using kernels::matmul::Ahead;
 using kernels::matmul::Bf16Tile;
 using kernels::matmul::kBf16Steps;
+using kernels::matmul::kLineFloats;
 
 // Longest sum kept in registers: more would leave too few columns of B in L2. Dot products find
 // their rows of A in L1; AMX reads both operands from L2.
@@ -122,15 +123,22 @@ class Bf16Product {
     tile.c_row = args_.c_stride;
     tile.add_row = add.stride;
     PackColumns(k, steps, tile.k, n, columns);
-    const size_t steps_a_row = CeilDiv(columns, geometry_.columns) * (tile.k / kBf16Steps);
+    Strip strip = StripOf(m, 0, rows, k, steps, n);
+    const size_t strip_rows = StripRows();
+    const size_t tiles = CeilDiv(columns, geometry_.columns) * (strip_rows / geometry_.rows);
+    size_t tiles_done = 0;
+    Ahead ahead;
+    tile.ahead = &ahead;
     for (size_t row = 0; row < rows; row += geometry_.rows) {
-      Ahead ahead = RowsBelow(m, row, rows, k, steps, n);
-      tile.ahead = &ahead;
-      tile.ahead_lines = CeilDiv(ahead.Lines(), std::max<size_t>(1, steps_a_row));
+      if (row % strip_rows == 0) {
+        strip.ConvertTo(strip.padded);
+        strip = StripOf(m, row + strip_rows, rows, k, steps, n);
+        tiles_done = 0;
+        ahead = strip.Lines();
+        tile.ahead_lines = CeilDiv(ahead.Lines(), tiles * std::max<size_t>(1, tile.k / kBf16Steps));
+      }
       tile.rows = std::min(geometry_.rows, rows - row);
-      BFloat16* a = a_ + row * tile.a_row;
-      tile.a = a;
-      if (n == range_.n_begin) ConvertRows(m + row, tile.rows, k, steps, tile.k, a);
+      tile.a = a_ + row * tile.a_row;
       for (size_t column = 0; column < columns; column += geometry_.columns) {
         tile.columns = std::min(geometry_.columns, columns - column);
         tile.b = b_ + column * tile.k;
@@ -143,19 +151,58 @@ class Bf16Product {
         tile.next_row = tile.add == nullptr ? tile.c_row : tile.add_row;
         tile.next += last ? geometry_.rows * tile.next_row - column : geometry_.columns;
         RunTile(tile);
+        // No further than has been fetched.
+        if (SideBySide()) strip.ConvertTo(++tiles_done * strip.padded / tiles);
       }
     }
   }
 
-  // What will be converted for the next row of tiles.
-  Ahead RowsBelow(size_t m, size_t row, size_t rows, size_t k, size_t steps, size_t n) const {
-    row += geometry_.rows;
+  // Whether the rows of A lie side by side: a transposed activation.
+  bool SideBySide() const { return args_.a.row_stride == 1 && args_.a.col_stride != 1; }
+
+  // Rows of A that are converted at once. Side by side: whole cache lines of them, step by step
+  // between the tiles of the strip above, because the lines of all steps may not stay in L2
+  // together. Otherwise a tile's, just before it, so that it finds them in L1.
+  size_t StripRows() const {
+    return SideBySide() ? RoundUp(kLineFloats, geometry_.rows) : geometry_.rows;
+  }
+
+  // Such a strip, converted up to step `done`.
+  struct Strip {
+    MatmulOperand a = {};
+    size_t rows = 0, steps = 0, padded = 0;
+    BFloat16* out = nullptr;
+    size_t out_row = 0;
+    size_t done = 0;
+
+    // In the order in which they are converted.
+    Ahead Lines() const {
+      if (a.col_stride == 1) return {a.data, a.row_stride, rows, steps};
+      return {a.data, a.col_stride, a.row_stride == 1 ? steps : 0, rows};
+    }
+    // Whole kBf16Steps of the first `end` steps.
+    void ConvertTo(size_t end) {
+      const size_t count = end / kBf16Steps * kBf16Steps - done;
+      if (count == 0) return;
+      const size_t valid = std::min(count, steps - std::min(steps, done));
+      PackBf16Rows(a.data + done * a.col_stride, a.row_stride, a.col_stride, rows, valid, count,
+                   out + done, out_row);
+      done += count;
+    }
+  };
+
+  // The strip from `row` of a block of `rows` rows; empty where there is nothing to convert.
+  Strip StripOf(size_t m, size_t row, size_t rows, size_t k, size_t steps, size_t n) const {
     if (n != range_.n_begin || row >= rows) return {};
-    const MatmulOperand& a = args_.a;
-    const size_t count = std::min(geometry_.rows, rows - row);
-    const float* data = a.data + (m + row) * a.row_stride + k * a.col_stride;
-    if (a.col_stride == 1) return {data, a.row_stride, count, steps};
-    return {data, a.col_stride, a.row_stride == 1 ? steps : 0, count};
+    Strip strip;
+    strip.a = args_.a;
+    strip.a.data += (m + row) * args_.a.row_stride + k * args_.a.col_stride;
+    strip.rows = std::min(StripRows(), rows - row);
+    strip.steps = steps;
+    strip.padded = RoundUp(steps, kBf16Steps);
+    strip.out_row = cuts_.RowElements();
+    strip.out = a_ + row * strip.out_row;
+    return strip;
   }
 
   void RunTile(const Bf16Tile& tile) const {
@@ -166,13 +213,6 @@ class Bf16Product {
     } else {
       kernels::matmul::RunAmxTile(tile);
     }
-  }
-
-  void ConvertRows(size_t row, size_t rows, size_t k, size_t steps, size_t padded,
-                   BFloat16* out) const {
-    const MatmulOperand& a = args_.a;
-    PackBf16Rows(a.data + row * a.row_stride + k * a.col_stride, a.row_stride, a.col_stride, rows,
-                 steps, padded, out, cuts_.RowElements());
   }
 
   // The columns of a block, in panels of a tile's columns, of sixteen for AMX.

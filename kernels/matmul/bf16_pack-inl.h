@@ -13,6 +13,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul/ahead.h"
 #include "kernels/matmul/parts-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -90,6 +91,19 @@ HWY_INLINE size_t PackPairsAlongK(const float*, size_t, size_t, size_t, size_t, 
   return 0;
 }
 
+// Asks for the two rows of B that are packed eight pairs later: a panel's part of a row is too
+// short for the CPU to see where the next one begins.
+template <typename T>
+HWY_INLINE void FetchPair(const T* b, size_t b_k, size_t columns, size_t pair, size_t steps) {
+  constexpr size_t kPairsAhead = 8;
+  const size_t row = 2 * (pair + kPairsAhead);
+  if (row + 2 > steps) return;
+  for (size_t j = 0; j < columns; j += kernels::matmul::kLineFloats * sizeof(float) / sizeof(T)) {
+    kernels::matmul::PrefetchToL2(b + row * b_k + j);
+    kernels::matmul::PrefetchToL2(b + (row + 1) * b_k + j);
+  }
+}
+
 // A panel of `columns` columns of B and room for `stored` (whole vectors): `padded` steps of k, of
 // which `steps` are there.
 template <typename T>
@@ -100,6 +114,7 @@ HWY_INLINE void PackPairs(const T* b, size_t b_k, size_t b_n, size_t columns, si
   if (b_n == 1) {
     for (; 2 * pair < steps; ++pair) {
       const T* first = b + 2 * pair * b_k;
+      FetchPair(b, b_k, columns, pair, steps);
       PackPairsRow(first, 2 * pair + 1 < steps ? first + b_k : nullptr, columns, stored,
                    out + pair * stored);
     }
@@ -131,6 +146,7 @@ HWY_INLINE void PackPanelsAtOnce(const float* b, size_t b_k, size_t steps, size_
   uint32_t* HWY_RESTRICT out = reinterpret_cast<uint32_t*>(panels);
   for (size_t pair = 0; pair < padded / 2; ++pair, out += lanes) {
     const float* first = b + 2 * pair * b_k;
+    FetchPair(b, b_k, kPanelsAtOnce * lanes, pair, steps);
     for (size_t i = 0; i < kPanelsAtOnce; ++i) {
       const bool one = 2 * pair < steps;
       const bool two = 2 * pair + 1 < steps;

@@ -48,6 +48,8 @@ HWY_INLINE VF DotPairs(VPairs a, VPairs b, VF sum) {
 #endif
 }
 
+inline constexpr size_t kDotRowsLow = 4;
+
 #define LW_DOT_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
 template <size_t kRows, size_t kVectors>
@@ -57,31 +59,39 @@ void DotTileOf(const Bf16Tile& t) {
   const size_t lanes = hn::Lanes(d);
 #define LW_DOT_TILE_DECLARE(r)                                            \
   VF c##r##0 = hn::Zero(d), c##r##1 = hn::Zero(d), c##r##2 = hn::Zero(d); \
-  (void)c##r##0, (void)c##r##1, (void)c##r##2;                            \
-  const BFloat16* a##r = t.a + std::min<size_t>(r, kRows - 1) * t.a_row;  \
-  (void)a##r;
+  (void)c##r##0, (void)c##r##1, (void)c##r##2;
   LW_DOT_TILE_ROWS(LW_DOT_TILE_DECLARE)
 #undef LW_DOT_TILE_DECLARE
+  // Two pointers and a stride reach eight rows; a pointer for each is more than there are
+  // registers.
+  const size_t stride = t.a_row;
+  const BFloat16* low = t.a;
+  const BFloat16* high = t.a + (kRows > kDotRowsLow ? kDotRowsLow * stride : 0);
   const uint32_t* HWY_RESTRICT b = reinterpret_cast<const uint32_t*>(t.b);
-  for (size_t k = 0; k < t.k; k += 2) {
-    if (k % kBf16Steps == 0) FetchBetween(t, k);
-    const VPairs b0 = hn::LoadU(du, b);
-    VPairs b1 = b0, b2 = b0;
-    if constexpr (kVectors > 1) b1 = hn::LoadU(du, b + lanes);
-    if constexpr (kVectors > 2) b2 = hn::LoadU(du, b + 2 * lanes);
-    (void)b1, (void)b2;
-#define LW_DOT_TILE_STEP(r)                                         \
-  if constexpr (kRows > r) {                                        \
-    uint32_t pair;                                                  \
-    hwy::CopyBytes<sizeof(pair)>(a##r + k, &pair);                  \
-    const VPairs a = hn::Set(du, pair);                             \
-    c##r##0 = DotPairs(a, b0, c##r##0);                             \
-    if constexpr (kVectors > 1) c##r##1 = DotPairs(a, b1, c##r##1); \
-    if constexpr (kVectors > 2) c##r##2 = DotPairs(a, b2, c##r##2); \
+  for (size_t k = 0; k < t.k; k += kBf16Steps) {
+    FetchBetween(t, k);
+    for (size_t step = 0; step < kBf16Steps; step += 2) {
+      const VPairs b0 = hn::LoadU(du, b);
+      VPairs b1 = b0, b2 = b0;
+      if constexpr (kVectors > 1) b1 = hn::LoadU(du, b + lanes);
+      if constexpr (kVectors > 2) b2 = hn::LoadU(du, b + 2 * lanes);
+      (void)b1, (void)b2;
+#define LW_DOT_TILE_STEP(r)                                                                 \
+  if constexpr (kRows > r) {                                                                \
+    uint32_t pair;                                                                          \
+    hwy::CopyBytes<sizeof(pair)>((r < kDotRowsLow ? low : high) + r % kDotRowsLow * stride, \
+                                 &pair);                                                    \
+    const VPairs a = hn::Set(du, pair);                                                     \
+    c##r##0 = DotPairs(a, b0, c##r##0);                                                     \
+    if constexpr (kVectors > 1) c##r##1 = DotPairs(a, b1, c##r##1);                         \
+    if constexpr (kVectors > 2) c##r##2 = DotPairs(a, b2, c##r##2);                         \
   }
-    LW_DOT_TILE_ROWS(LW_DOT_TILE_STEP)
+      LW_DOT_TILE_ROWS(LW_DOT_TILE_STEP)
 #undef LW_DOT_TILE_STEP
-    b += kVectors * lanes;
+      low += 2;
+      high += 2;
+      b += kVectors * lanes;
+    }
   }
   const size_t last = t.columns % lanes;
 #define LW_DOT_TILE_STORE(r)                                                             \
