@@ -42,25 +42,21 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
   bench::Product product(shape);
   const double flops = product.Flops();
   const auto repeats = static_cast<size_t>(std::clamp(1e9 / flops, 1.0, 1e6));
-  std::vector<double> rates, of_peak, bf16_rates, bf16_of_peak;
+  bench::Rounds float32, bf16;
   std::vector<std::vector<double>> ratios(bench::Peers().size());
   for (auto _ : state) {
     const double before = PeakFlops(RunFmaProbe);
     const double rate = Rate(flops, repeats, [&] { product.Run(); });
-    const double peak = (before + PeakFlops(RunFmaProbe)) / 2;
-    rates.push_back(rate);
-    of_peak.push_back(rate / peak);
+    float32.Add(rate, (before + PeakFlops(RunFmaProbe)) / 2);
     for (size_t i = 0; i < ratios.size(); ++i) {
       const bench::Sgemm& sgemm = bench::Peers()[i].sgemm;
       ratios[i].push_back(rate / Rate(flops, repeats, [&] { product.RunPeer(sgemm); }));
     }
-    bf16_rates.push_back(Rate(flops, repeats, [&] { product.RunBf16(); }));
-    bf16_of_peak.push_back(bf16_rates.back() / PeakFlops(RunBf16Probe));
+    const double bf16_rate = Rate(flops, repeats, [&] { product.RunBf16(); });
+    bf16.Add(bf16_rate, PeakFlops(RunBf16Probe));
     state.SetIterationTime(flops / rate);
   }
-  bench::SetCounters(state, rates, of_peak, ratios);
-  state.counters["bf16_gflops"] = bench::Median(bf16_rates) * 1e-9;
-  state.counters["bf16_of_peak"] = bench::Median(bf16_of_peak);
+  bench::SetCounters(state, float32, bf16, ratios);
 }
 
 const int kRegistered = bench::RegisterShapes("matmul", BenchMatmul);

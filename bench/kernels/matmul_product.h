@@ -98,30 +98,31 @@ class Product {
   void Run() { Matmul(args_, scratch_); }
   // The same product with operands rounded to bf16; weights are stored so, the right operand of a
   // weight gradient is not.
-  void RunBf16() {
-    if (half_.empty()) {
-      half_.resize(b_.size());
-      RoundToBFloat16(b_, half_);
-      scratch_.resize(MatmulScratchBytes(shape_.m, shape_.n, shape_.k, true));
-    }
-    MatmulArgs args = args_;
-    args.bf16 = true;
-    if (shape_.form[0] != 'T') args.b.bf16 = half_.data();
-    Matmul(args, scratch_);
+  const MatmulArgs& Bf16Args() {
+    if (!half_.empty()) return bf16_args_;
+    half_.resize(b_.size());
+    RoundToBFloat16(b_, half_);
+    bf16_args_ = args_;
+    bf16_args_.bf16 = true;
+    if (shape_.form[0] != 'T') bf16_args_.b.bf16 = half_.data();
+    return bf16_args_;
   }
+  void RunBf16() { Matmul(Bf16Args(), scratch_); }
   void RunPeer(const Sgemm& sgemm) {
     sgemm({shape_.form[0] == 'T', shape_.form[1] == 'T', shape_.m, shape_.n, shape_.k, a_.data(),
            b_.data(), args_.epilogue == MatmulEpilogue::kAccumulate ? 1.0f : 0.0f, c_.data()});
   }
 
  private:
-  static size_t Scratch(const Shape& s) { return MatmulScratchBytes(s.m, s.n, s.k); }
+  static size_t Scratch(const Shape& s) {
+    return std::max(MatmulScratchBytes(s.m, s.n, s.k), MatmulScratchBytes(s.m, s.n, s.k, true));
+  }
 
   Shape shape_;
   std::vector<float> a_, b_, c_;
   std::vector<BFloat16> half_;
   std::vector<std::byte> scratch_;
-  MatmulArgs args_;
+  MatmulArgs args_, bf16_args_;
 };
 
 // Registers fn(state, shape) for every shape, as PREFIX/SHAPE.
@@ -137,12 +138,23 @@ int RegisterShapes(const std::string& prefix, Fn fn) {
   return 0;
 }
 
-// Medians of the rounds: speed, share of the peak, and times each of Peers().
-inline void SetCounters(benchmark::State& state, const std::vector<double>& rates,
-                        const std::vector<double>& of_peak,
+// What the rounds measured: operations per second, and their share of the unit's peak.
+struct Rounds {
+  std::vector<double> rates, of_peak;
+
+  void Add(double rate, double peak) {
+    rates.push_back(rate);
+    of_peak.push_back(rate / peak);
+  }
+};
+
+// Medians of the rounds: speed and share of the peak in both types, and times each of Peers().
+inline void SetCounters(benchmark::State& state, const Rounds& float32, const Rounds& bf16,
                         const std::vector<std::vector<double>>& ratios) {
-  state.counters["gflops"] = Median(rates) * 1e-9;
-  state.counters["of_peak"] = Median(of_peak);
+  state.counters["gflops"] = Median(float32.rates) * 1e-9;
+  state.counters["of_peak"] = Median(float32.of_peak);
+  state.counters["bf16_gflops"] = Median(bf16.rates) * 1e-9;
+  state.counters["bf16_of_peak"] = Median(bf16.of_peak);
   for (size_t i = 0; i < ratios.size(); ++i) {
     state.counters["vs_" + Peers()[i].name] = Median(ratios[i]);
   }

@@ -41,11 +41,10 @@ double Rate(double flops, size_t repeats, Fn&& fn) {
 }
 
 // Multiply-adds on all threads for some tens of milliseconds: an average, as the product's.
-double PeakFlops(const Parallel& parallel) {
+double PeakFlops(const Parallel& parallel, double (*probe)(size_t)) {
   std::vector<double> done(Threads().threads());
   const Clock::time_point start = Clock::now();
-  parallel.For(done.size(),
-               [&](size_t task, size_t) { done[task] = kernels::RunFmaProbe(200000); });
+  parallel.For(done.size(), [&](size_t task, size_t) { done[task] = probe(200000); });
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return std::accumulate(done.begin(), done.end(), 0.0) / seconds;
 }
@@ -53,17 +52,21 @@ double PeakFlops(const Parallel& parallel) {
 void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
   bench::Product product(shape);
   const Parallel parallel = Threads().All();
-  std::vector<std::byte> scratch(
-      MatmulScratchBytes(shape.m, shape.n, shape.k, parallel.max_workers(), false));
+  const auto bytes = [&](bool half) {
+    return MatmulScratchBytes(shape.m, shape.n, shape.k, parallel.max_workers(), half);
+  };
+  std::vector<std::byte> scratch(std::max(bytes(false), bytes(true)));
   const double flops = product.Flops();
   const auto repeats = static_cast<size_t>(std::clamp(2e9 / flops, 1.0, 1e6));
-  std::vector<double> rates, of_peak;
+  bench::Rounds float32, bf16;
   std::vector<std::vector<double>> ratios(bench::Peers().size());
   for (auto _ : state) {
-    const double before = PeakFlops(parallel);
+    const double before = PeakFlops(parallel, kernels::RunFmaProbe);
     const double rate = Rate(flops, repeats, [&] { Matmul(parallel, product.args(), scratch); });
-    rates.push_back(rate);
-    of_peak.push_back(rate / ((before + PeakFlops(parallel)) / 2));
+    float32.Add(rate, (before + PeakFlops(parallel, kernels::RunFmaProbe)) / 2);
+    const double bf16_rate =
+        Rate(flops, repeats, [&] { Matmul(parallel, product.Bf16Args(), scratch); });
+    bf16.Add(bf16_rate, PeakFlops(parallel, kernels::RunBf16Probe));
     for (size_t i = 0; i < ratios.size(); ++i) {
       const bench::Sgemm& sgemm = bench::Peers()[i].sgemm;
       ratios[i].push_back(rate / Rate(flops, repeats, [&] { product.RunPeer(sgemm); }));
@@ -72,7 +75,7 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
     }
     state.SetIterationTime(flops / rate);
   }
-  bench::SetCounters(state, rates, of_peak, ratios);
+  bench::SetCounters(state, float32, bf16, ratios);
 }
 
 int Register() {
