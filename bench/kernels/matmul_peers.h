@@ -38,9 +38,9 @@ struct Peer {
 #if LANEWISE_BENCH_HAS_DLOPEN
 inline void AddOpenBlas(std::vector<Peer>& peers) {
   // Versions older than the CPU take it for one without AVX-512, at a fifth of the speed.
-  if (std::string_view(kernels::TargetName()).starts_with("AVX3")) {
-    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
-  }
+  const std::string_view target = kernels::TargetName();
+  if (target.starts_with("AVX3")) setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+  if (target == "AVX2") setenv("OPENBLAS_CORETYPE", "Haswell", 0);
   setenv("OPENBLAS_NUM_THREADS", "1", 0);
   void* library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return;
@@ -59,6 +59,8 @@ inline void AddOpenBlas(std::vector<Peer>& peers) {
 }
 
 inline void AddOneDnn(std::vector<Peer>& peers) {
+  // Not more than the target that is measured.
+  if (std::string_view(kernels::TargetName()) == "AVX2") setenv("DNNL_MAX_CPU_ISA", "AVX2", 0);
   setenv("OMP_NUM_THREADS", "1", 0);
   void* library = nullptr;
   for (const char* name : {"libdnnl.so.3", "libdnnl.so.2"}) {
