@@ -50,13 +50,18 @@ struct PackAhead {
   size_t at_once = 1;  // steps between those of a tile
 
   HWY_INLINE void Begin() const {
-    for (size_t i = 0; i < HWY_MIN(kLead, steps); ++i) PrefetchToL2(from + i * a_k);
+    for (size_t i = 0; i < HWY_MIN(kLead, steps); ++i) Fetch(i);
   }
   HWY_INLINE void Copy(size_t count) {
     for (; count != 0 && steps != 0; --count, --steps, from += a_k, to += kTileRows) {
-      if (steps > kLead) PrefetchToL2(from + kLead * a_k);
+      if (steps > kLead) Fetch(kLead);
       CopyRowsOfA(from, to);
     }
+  }
+  // Rows of six floats may reach into a second line.
+  HWY_INLINE void Fetch(size_t step) const {
+    PrefetchToL2(from + step * a_k);
+    if constexpr (kLineFloats % kTileRows != 0) PrefetchToL2(from + step * a_k + kTileRows - 1);
   }
 };
 
