@@ -1,8 +1,6 @@
 #include "kernels/random.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstddef>
 
 #undef HWY_TARGET_INCLUDE
@@ -39,34 +37,36 @@ void FillUniformTo(const RandomKey& key, uint64_t index, float low, float high, 
   });
 }
 
-}  // namespace
-// NOLINTNEXTLINE(google-readability-namespace-comments)
-}  // namespace HWY_NAMESPACE
-}  // namespace lanewise::kernels
-HWY_AFTER_NAMESPACE();
+// The rest is in double and operation by operation: each is rounded exactly, on every target.
+using DD = hn::ScalableTag<double>;
+using VD = hn::Vec<DD>;
 
-#if HWY_ONCE
-namespace lanewise::kernels {
-namespace {
-
-HWY_EXPORT(FillBitsTo);
-HWY_EXPORT(FillUniformTo);
+// Integers below 2^52.
+HWY_INLINE VD FromBits(hn::VFromD<hn::RebindToUnsigned<DD>> bits) {
+  const DD d;
+  const hn::RebindToUnsigned<DD> du;
+  const VD exponent = hn::Set(d, 0x1p52);
+  return hn::Sub(hn::BitCast(d, hn::Or(bits, hn::BitCast(du, exponent))), exponent);
+}
 
 // ln x for normal x > 0, by 2 artanh((m - 1)/(m + 1)) with the mantissa m in [sqrt(1/2), sqrt(2)).
-double PortableLog(double x) {
-  auto bits = std::bit_cast<uint64_t>(x);
-  auto power = static_cast<int>(bits >> 52) - 1023;
-  bits = (bits & 0x000FFFFFFFFFFFFFu) | 0x3FF0000000000000u;
-  auto m = std::bit_cast<double>(bits);
-  if (m > 1.4142135623730951) {
-    m *= 0.5;
-    ++power;
-  }
-  const double f = (m - 1.0) / (m + 1.0);
-  const double s = f * f;
-  double sum = 1.0 / 17.0;
-  for (int k = 15; k >= 1; k -= 2) sum = sum * s + 1.0 / k;
-  return static_cast<double>(power) * 0.6931471805599453 + 2.0 * f * sum;
+HWY_INLINE VD PortableLog(VD x) {
+  const DD d;
+  const hn::RebindToUnsigned<DD> du;
+  const auto bits = hn::BitCast(du, x);
+  const auto mantissa = hn::And(bits, hn::Set(du, 0x000FFFFFFFFFFFFFu));
+  const VD one = hn::Set(d, 1.0);
+  VD m = hn::Or(hn::BitCast(d, mantissa), one);
+  VD power = hn::Sub(FromBits(hn::ShiftRight<52>(bits)), hn::Set(d, 1023.0));
+  const auto large = hn::Gt(m, hn::Set(d, 1.4142135623730951));
+  m = hn::IfThenElse(large, hn::Mul(m, hn::Set(d, 0.5)), m);
+  power = hn::IfThenElse(large, hn::Add(power, one), power);
+  const VD f = hn::Div(hn::Sub(m, one), hn::Add(m, one));
+  const VD s = hn::Mul(f, f);
+  VD sum = hn::Set(d, 1.0 / 17.0);
+  for (int k = 15; k >= 1; k -= 2) sum = hn::Add(hn::Mul(sum, s), hn::Set(d, 1.0 / k));
+  return hn::Add(hn::Mul(power, hn::Set(d, 0.6931471805599453)),
+                 hn::Mul(hn::Mul(hn::Set(d, 2.0), f), sum));
 }
 
 // 1/n! with the sign that it has in the series of cosine and sine.
@@ -79,33 +79,80 @@ constexpr double SeriesTerm(int n) {
 // sum_i SeriesTerm(first + 2 i) s^i, eight terms: the cosine from 0, the sine over its angle
 // from 1.
 template <int kFirst>
-double Series(double s) {
-  constexpr double kTerms[] = {SeriesTerm(kFirst + 14), SeriesTerm(kFirst + 12),
-                               SeriesTerm(kFirst + 10), SeriesTerm(kFirst + 8),
-                               SeriesTerm(kFirst + 6),  SeriesTerm(kFirst + 4),
-                               SeriesTerm(kFirst + 2),  SeriesTerm(kFirst)};
-  double sum = 0.0;
-  for (const double term : kTerms) sum = sum * s + term;
+HWY_INLINE VD Series(VD s) {
+  const DD d;
+  VD sum = hn::Set(d, SeriesTerm(kFirst + 14));
+  for (int n = kFirst + 12; n >= kFirst; n -= 2) {
+    sum = hn::Add(hn::Mul(sum, s), hn::Set(d, SeriesTerm(n)));
+  }
   return sum;
 }
 
 // cos(2 pi u) for u in [0, 1): by symmetry to an angle in [-pi/4, pi/4] and Taylor's series.
-double PortableCosTurns(double u) {
-  const auto quarter =
-      static_cast<int>(std::floor(4.0 * u + 0.5));  // nearest multiple of a quarter turn
-  const double angle = (u - 0.25 * quarter) * 6.283185307179586;
-  const double s = angle * angle;
-  switch (quarter) {
-    case 1:
-      return -angle * Series<1>(s);
-    case 2:
-      return -Series<0>(s);
-    case 3:
-      return angle * Series<1>(s);
-    default:
-      return Series<0>(s);
+HWY_INLINE VD PortableCosTurns(VD u) {
+  const DD d;
+  // The nearest multiple of a quarter turn.
+  const VD quarter = hn::Floor(hn::Add(hn::Mul(hn::Set(d, 4.0), u), hn::Set(d, 0.5)));
+  const VD angle =
+      hn::Mul(hn::Sub(u, hn::Mul(hn::Set(d, 0.25), quarter)), hn::Set(d, 6.283185307179586));
+  const VD s = hn::Mul(angle, angle);
+  const auto first = hn::Eq(quarter, hn::Set(d, 1.0));
+  const auto second = hn::Eq(quarter, hn::Set(d, 2.0));
+  const auto third = hn::Eq(quarter, hn::Set(d, 3.0));
+  const VD value = hn::IfThenElse(hn::Or(first, third), hn::Mul(angle, Series<1>(s)), Series<0>(s));
+  return hn::IfThenElse(hn::Or(first, second), hn::Neg(value), value);
+}
+
+// One vector of normal numbers from as many pairs of random words.
+HWY_INLINE VD Normal(const uint32_t* pairs) {
+  const DD d;
+  const hn::RebindToUnsigned<DD> du;
+  const hn::Repartition<uint32_t, DD> dw;
+  const auto pair = hn::BitCast(du, hn::LoadU(dw, pairs));
+  const VD unit = hn::Set(d, 0x1p-32);
+  const VD first = FromBits(hn::And(pair, hn::Set(du, 0xFFFFFFFFu)));
+  const VD u = hn::Mul(hn::Add(first, hn::Set(d, 0.5)), unit);  // in (0, 1)
+  const VD radius = hn::Sqrt(hn::Mul(hn::Set(d, -2.0), PortableLog(u)));
+  return hn::Mul(radius, PortableCosTurns(hn::Mul(FromBits(hn::ShiftRight<32>(pair)), unit)));
+}
+
+void FillNormalTo(const RandomKey& key, uint64_t index, double mean, double stddev, float* y,
+                  size_t size) {
+  const DD d;
+  const hn::Rebind<float, DD> df;
+  const size_t lanes = hn::Lanes(d);
+  constexpr size_t kBlock = 256;
+  uint32_t bits[2 * kBlock] = {};
+  float last[hn::MaxLanes(df)];
+  for (size_t first = 0; first < size; first += kBlock) {
+    const size_t count = std::min(kBlock, size - first);
+    FillBitsTo(key, 2 * (index + first), bits, 2 * count);
+    for (size_t i = 0; i < count; i += lanes) {
+      const VD z = hn::Mul(hn::Set(d, stddev), Normal(bits + 2 * i));
+      const auto value = hn::DemoteTo(df, hn::Add(hn::Set(d, mean), z));
+      if (count - i >= lanes) {
+        hn::StoreU(value, df, y + first + i);
+      } else {
+        hn::StoreU(value, df, last);
+        std::copy_n(last, count - i, y + first + i);
+      }
+    }
   }
 }
+
+}  // namespace
+// NOLINTNEXTLINE(google-readability-namespace-comments)
+}  // namespace HWY_NAMESPACE
+}  // namespace lanewise::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lanewise::kernels {
+namespace {
+
+HWY_EXPORT(FillBitsTo);
+HWY_EXPORT(FillUniformTo);
+HWY_EXPORT(FillNormalTo);
 
 }  // namespace
 
@@ -141,19 +188,7 @@ void FillUniform(const RandomKey& key, uint64_t index, float low, float high, st
 
 void FillNormal(const RandomKey& key, uint64_t index, float mean, float stddev,
                 std::span<float> y) {
-  constexpr size_t kBlock = 256;
-  uint32_t bits[2 * kBlock];
-  for (size_t first = 0; first < y.size(); first += kBlock) {
-    const size_t count = std::min(kBlock, y.size() - first);
-    FillBits(key, 2 * (index + first), {bits, 2 * count});
-    for (size_t i = 0; i < count; ++i) {
-      const double u = (static_cast<double>(bits[2 * i]) + 0.5) * 0x1p-32;  // in (0, 1)
-      const double radius = std::sqrt(-2.0 * PortableLog(u));
-      const double z = radius * PortableCosTurns(static_cast<double>(bits[2 * i + 1]) * 0x1p-32);
-      y[first + i] =
-          static_cast<float>(static_cast<double>(mean) + static_cast<double>(stddev) * z);
-    }
-  }
+  HWY_DYNAMIC_DISPATCH(FillNormalTo)(key, index, mean, stddev, y.data(), y.size());
 }
 
 }  // namespace lanewise::kernels
