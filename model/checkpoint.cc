@@ -91,6 +91,46 @@ void CheckFinite(const SafetensorsFile& file) {
   }
 }
 
+Checkpoint Load(FileSystem& files, const std::string& weights_path, bool with_training) {
+  const std::string folder = ParentPath(weights_path);
+  Checkpoint checkpoint;
+  checkpoint.folder = folder;
+  const auto path = [&](const char* name) { return JoinPath(folder, name); };
+  if (IsFile(files, path(kManifestFile))) {
+    Manifest manifest = ReadManifest(files, folder);
+    for (const char* name : {kConfigFile, kTokenizerFile, kWeightsFile}) {
+      if (!manifest.files.contains(name)) {
+        throw InputError(path(kManifestFile) + ": does not list " + name);
+      }
+    }
+    if (!with_training) manifest.files.erase(kTrainStateFile);
+    VerifyManifest(files, folder, manifest);
+    checkpoint.step = manifest.step;
+    checkpoint.val_loss = manifest.val_loss;
+  }
+  checkpoint.config = ReadJsonFile(files, path(kConfigFile));
+  if (!checkpoint.config.is_object()) {
+    throw InputError(path(kConfigFile) + ": is no JSON object");
+  }
+  if (IsFile(files, path(kTokenizerFile))) {
+    checkpoint.tokenizer = ReadJsonFile(files, path(kTokenizerFile));
+  }
+  checkpoint.weights = SafetensorsFile::Open(files, weights_path);
+  checkpoint.weights.Verify();
+  CheckFinite(checkpoint.weights);
+  if (with_training && IsFile(files, path(kTrainStateFile))) {
+    checkpoint.train_tensors = SafetensorsFile::Open(files, path(kTrainStateFile));
+    checkpoint.train_tensors.Verify();
+    const StringMap& metadata = checkpoint.train_tensors.metadata();
+    const auto state = metadata.find(kTrainStateKey);
+    if (state == metadata.end()) {
+      throw InputError(path(kTrainStateFile) + ": __metadata__ has no \"train_state\"");
+    }
+    checkpoint.train_state = ParseJson(state->second, path(kTrainStateFile) + ": train_state");
+  }
+  return checkpoint;
+}
+
 }  // namespace
 
 void SaveModelFolder(FileSystem& files, const std::string& folder, const CheckpointContent& content,
@@ -121,46 +161,11 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
 }
 
 Checkpoint LoadCheckpoint(FileSystem& files, const std::string& folder) {
-  return LoadCheckpointOf(files, JoinPath(folder, kWeightsFile));
+  return Load(files, JoinPath(folder, kWeightsFile), /*with_training=*/true);
 }
 
-Checkpoint LoadCheckpointOf(FileSystem& files, const std::string& weights_path) {
-  const std::string folder = ParentPath(weights_path);
-  Checkpoint checkpoint;
-  checkpoint.folder = folder;
-  const auto path = [&](const char* name) { return JoinPath(folder, name); };
-  if (IsFile(files, path(kManifestFile))) {
-    const Manifest manifest = ReadManifest(files, folder);
-    for (const char* name : {kConfigFile, kTokenizerFile, kWeightsFile}) {
-      if (!manifest.files.contains(name)) {
-        throw InputError(path(kManifestFile) + ": does not list " + name);
-      }
-    }
-    VerifyManifest(files, folder, manifest);
-    checkpoint.step = manifest.step;
-    checkpoint.val_loss = manifest.val_loss;
-  }
-  checkpoint.config = ReadJsonFile(files, path(kConfigFile));
-  if (!checkpoint.config.is_object()) {
-    throw InputError(path(kConfigFile) + ": is no JSON object");
-  }
-  if (IsFile(files, path(kTokenizerFile))) {
-    checkpoint.tokenizer = ReadJsonFile(files, path(kTokenizerFile));
-  }
-  checkpoint.weights = SafetensorsFile::Open(files, weights_path);
-  checkpoint.weights.Verify();
-  CheckFinite(checkpoint.weights);
-  if (IsFile(files, path(kTrainStateFile))) {
-    checkpoint.train_tensors = SafetensorsFile::Open(files, path(kTrainStateFile));
-    checkpoint.train_tensors.Verify();
-    const StringMap& metadata = checkpoint.train_tensors.metadata();
-    const auto state = metadata.find(kTrainStateKey);
-    if (state == metadata.end()) {
-      throw InputError(path(kTrainStateFile) + ": __metadata__ has no \"train_state\"");
-    }
-    checkpoint.train_state = ParseJson(state->second, path(kTrainStateFile) + ": train_state");
-  }
-  return checkpoint;
+Checkpoint LoadModelFiles(FileSystem& files, const std::string& weights_path) {
+  return Load(files, weights_path, /*with_training=*/false);
 }
 
 }  // namespace lanewise::model

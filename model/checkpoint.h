@@ -62,8 +62,9 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
 // Reads a model folder. With a manifest, every file must have its checksum: InputError names the
 // file and, where it is a tensor that is wrong, the tensor. Weights must be finite.
 Checkpoint LoadCheckpoint(FileSystem& files, const std::string& folder);
-// The same for one .safetensors file of any name in a model folder.
-Checkpoint LoadCheckpointOf(FileSystem& files, const std::string& weights_path);
+// The same of a .safetensors file of any name in a model folder, but without what only training
+// needs: the state of the training, twice as large, is neither read nor missed.
+Checkpoint LoadModelFiles(FileSystem& files, const std::string& weights_path);
 
 // The checkpoints of one run. Creates nothing until the first save.
 class CheckpointStore {

@@ -69,6 +69,9 @@ Manifest ReadManifest(FileSystem& files, const std::string& folder) {
 void VerifyManifest(FileSystem& files, const std::string& folder, const Manifest& manifest) {
   for (const auto& [name, entry] : manifest.files) {
     const std::string path = JoinPath(folder, name);
+    if (!IsFile(files, path)) {
+      throw InputError(path + ": is missing, though " + kManifestFile + " lists it");
+    }
     const MappedFile file(files, path);
     if (file.bytes().size() == entry.bytes && ChecksumText(Checksum(file.bytes())) == entry.xxh3) {
       continue;

@@ -113,12 +113,12 @@ ModelFile OpenModel(FileSystem& files, const std::string& path) {
   const std::string found = ResolveModel(files, path);
   ModelFile model;
   if (IsDirectory(files, found)) {
-    model = FromCheckpoint(LoadCheckpoint(files, found));
+    model = FromCheckpoint(LoadModelFiles(files, JoinPath(found, "model.safetensors")));
   } else if (BaseName(found) == "train_state.safetensors") {
     throw InputError(path + ": holds the state of a training, not a model; name its folder: " +
                      ParentPath(found));
   } else if (found.ends_with(".safetensors")) {
-    model = FromCheckpoint(LoadCheckpointOf(files, found));
+    model = FromCheckpoint(LoadModelFiles(files, found));
   } else {
     model = OpenModelFile(files, found);
   }

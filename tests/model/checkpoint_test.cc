@@ -278,6 +278,27 @@ TEST_CASE("errors say which tensor is wrong, and weights must be finite") {
                  "exists already"));
 }
 
+TEST_CASE("to use a model, the state of its training is neither read nor missed") {
+  MemoryFiles files;
+  FakeRun run;
+  const std::string folder = "run/checkpoints/step-000001";
+  const std::string state = folder + "/train_state.safetensors";
+  CheckpointStore(files, "run", 1).Save(1, run.At(1), 1.0);
+  files.SetContent(state, "damaged");
+  CHECK(LoadModelFiles(files, folder + "/model.safetensors").train_state.is_null());
+  CHECK(OpenModel(files, "run").Find("emb") != nullptr);
+  CHECK(Contains(MessageOf<InputError>([&] { LoadCheckpoint(files, folder); }), state));
+  REQUIRE(files.RemoveFile(state) == 0);
+  CHECK(OpenModel(files, "run").Find("emb") != nullptr);
+  CHECK(Contains(MessageOf<InputError>([&] { LoadCheckpoint(files, folder); }),
+                 state + ": is missing, though MANIFEST.json lists it"));
+  // The model itself is still verified.
+  std::string bytes = files.Content(folder + "/config.json");
+  bytes.back() = ' ';
+  files.SetContent(folder + "/config.json", bytes);
+  CHECK(Contains(MessageOf<InputError>([&] { OpenModel(files, "run"); }), "config.json"));
+}
+
 TEST_CASE("one process a run folder") {
   const auto files = MakeSystemFiles();
   const testing::TemporaryFolder folder;
