@@ -74,7 +74,7 @@ bool SameBits(std::span<const float> a, std::span<const float> b) {
 TEST_CASE("a stream has the same logits alone and among others, on every SIMD target") {
   constexpr size_t kVocab = 37, kSteps = 6;
   const runtime::Scheduler scheduler(2);
-  testing::ForEachTarget([&] {
+  testing::ForEveryTarget([&] {
     for (const Json& config : Configs(kVocab)) {
       CAPTURE(config.dump());
       const Loaded f(config);

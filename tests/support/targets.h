@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "hwy/targets.h"
 #include "kernels/targets.h"
@@ -29,17 +30,16 @@ inline bool Wanted(const std::string& target) {
   return part == nullptr || target.find(part) != std::string::npos;
 }
 
-// Calls fn() with each target in turn that this CPU has and the kernels under test are compiled
-// for, best first, and restores the best one afterwards, also when fn throws. A failing assertion
-// prints the target's name.
-template <typename Fn>
-void ForEachTarget(Fn&& fn) {
+// Calls fn() with each target in turn that this CPU has and `of` approves, best first, and restores
+// the best one afterwards, also when fn throws. A failing assertion prints the target's name.
+template <typename Of, typename Fn>
+void ForEachTargetOf(Of&& of, Fn&& fn) {
   struct Restore {
     ~Restore() { kernels::ForceTarget("auto"); }
   } restore;
   bool any = false;
   for (const std::string target : kernels::SupportedTargetNames()) {
-    if (!CompiledFor(target) || !Wanted(target)) continue;
+    if (!of(target) || !Wanted(target)) continue;
     any = true;
     CAPTURE(target);
     REQUIRE(kernels::ForceTarget(target));
@@ -47,6 +47,18 @@ void ForEachTarget(Fn&& fn) {
     fn();
   }
   REQUIRE(any);
+}
+
+// For a test of kernels: those that they are compiled for.
+template <typename Fn>
+void ForEachTarget(Fn&& fn) {
+  ForEachTargetOf(CompiledFor, std::forward<Fn>(fn));
+}
+
+// For a test of more, which knows nothing of targets itself: all.
+template <typename Fn>
+void ForEveryTarget(Fn&& fn) {
+  ForEachTargetOf([](const std::string&) { return true; }, std::forward<Fn>(fn));
 }
 
 }  // namespace lanewise::testing
