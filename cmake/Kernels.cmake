@@ -6,10 +6,13 @@
 # here, but they have bfloat16 dot products: files with `bf16` in their names get these two as well.
 # Each file dispatches among the targets it was compiled for, so on such a CPU both kinds choose
 # rightly. On Arm it is four of six or seven: NEON, SVE, and SVE of 16 and 32 bytes; what is left out
-# (NEON with AES, SVE2, bfloat16) is the same for float32, and `bf16` files get it. Other
-# architectures keep Highway's defaults.
+# (NEON with AES, SVE2, bfloat16) is the same for float32. `bf16` files get NEON alone, without and
+# with bfloat16: Highway's SVE does not multiply pairs of bfloat16, and the CPUs that have SVE and
+# bfloat16 (Neoverse V1 and later) do it as fast by NEON. Other architectures keep Highway's
+# defaults.
 set(lanewise_target_definitions "")
 set(lanewise_bf16_target_definitions "")
+set(lanewise_all_target_definitions "")
 if(LANEWISE_NATIVE)
   set(lanewise_target_definitions HWY_COMPILE_ONLY_STATIC)
   include(CheckCXXSourceCompiles)
@@ -26,19 +29,25 @@ if(LANEWISE_NATIVE)
     list(APPEND lanewise_target_definitions HWY_WANT_AVX3_ZEN4)
   endif()
   set(lanewise_bf16_target_definitions ${lanewise_target_definitions})
+  set(lanewise_all_target_definitions ${lanewise_target_definitions})
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(lanewise_target_definitions
       "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR)")
   set(lanewise_bf16_target_definitions "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)")
+  set(lanewise_all_target_definitions ${lanewise_bf16_target_definitions})
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(lanewise_target_definitions "HWY_DISABLED_TARGETS=(HWY_NEON|HWY_NEON_BF16|HWY_SVE2)")
+  set(lanewise_bf16_target_definitions
+      "HWY_DISABLED_TARGETS=(HWY_NEON|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
 endif()
 
 # lanewise_set_targets(FILES...): gives each file of SIMD code the definitions that select its targets.
 function(lanewise_set_targets)
   foreach(file IN LISTS ARGN)
     # kernels/targets.cc names the machine's best target, so it and its test have to know them all.
-    if(file MATCHES "bf16|kernels/targets(_test)?\\.cc$")
+    if(file MATCHES "kernels/targets(_test)?\\.cc$")
+      set(definitions ${lanewise_all_target_definitions})
+    elseif(file MATCHES "bf16")
       set(definitions ${lanewise_bf16_target_definitions})
     else()
       set(definitions ${lanewise_target_definitions})

@@ -200,6 +200,10 @@ TEST_CASE("bf16 units: names, and this CPU's own") {
     MESSAGE("this CPU has no AMX: its tiles were computed in software");
     CHECK(MatmulBf16Unit() != Bf16Unit::kAmx);
   }
+  // Also where another target is the best one for float32.
+  for (const std::string name : SupportedTargetNames()) {
+    if (name == "NEON_BF16") CHECK(MatmulBf16Unit() == Bf16Unit::kDot);
+  }
 }
 
 }  // namespace
