@@ -144,6 +144,7 @@ HWY_INLINE PackAhead PanelOfA(const Block& block, const RowTiles& tiles, size_t 
   pack.to = block.PanelA(i);
   pack.steps = block.k;
   pack.at_once = CeilDiv(4, block.TilesARow());
+  pack.two_lines = kLineFloats % kTileRows != 0 || !AreAligned(pack.from, pack.a_k, kTileRows);
   return pack;
 }
 

@@ -26,6 +26,7 @@ namespace matmul {
 inline constexpr size_t kFetchSteps = 96;
 
 using kernels::matmul::Ahead;
+using kernels::matmul::AreAligned;
 using kernels::matmul::kLineFloats;
 using kernels::matmul::PrefetchToL2;
 
@@ -46,8 +47,9 @@ struct PackAhead {
   const float* from = nullptr;
   size_t a_k = 0;
   float* to = nullptr;
-  size_t steps = 0;    // left
-  size_t at_once = 1;  // steps between those of a tile
+  size_t steps = 0;        // left
+  size_t at_once = 1;      // steps between those of a tile
+  bool two_lines = false;  // the floats of a step may reach into a second line
 
   HWY_INLINE void Begin() const {
     for (size_t i = 0; i < HWY_MIN(kLead, steps); ++i) Fetch(i);
@@ -58,10 +60,9 @@ struct PackAhead {
       CopyRowsOfA(from, to);
     }
   }
-  // Rows of six floats may reach into a second line.
   HWY_INLINE void Fetch(size_t step) const {
     PrefetchToL2(from + step * a_k);
-    if constexpr (kLineFloats % kTileRows != 0) PrefetchToL2(from + step * a_k + kTileRows - 1);
+    if (two_lines) PrefetchToL2(from + step * a_k + kTileRows - 1);
   }
 };
 
