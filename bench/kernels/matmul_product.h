@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bench/kernels/matmul_peers.h"
+#include "hwy/aligned_allocator.h"
 #include "kernels/bfloat16.h"
 #include "kernels/matmul.h"
 
@@ -119,8 +120,9 @@ class Product {
   }
 
   Shape shape_;
-  std::vector<float> a_, b_, c_;
-  std::vector<BFloat16> half_;
+  // As in the models; without it every vector of an operand would lie in two cache lines.
+  hwy::AlignedVector<float> a_, b_, c_;
+  hwy::AlignedVector<BFloat16> half_;
   std::vector<std::byte> scratch_;
   MatmulArgs args_, bf16_args_;
 };
