@@ -123,19 +123,13 @@ void FillNormalTo(const RandomKey& key, uint64_t index, double mean, double stdd
   const size_t lanes = hn::Lanes(d);
   constexpr size_t kBlock = 256;
   uint32_t bits[2 * kBlock] = {};
-  float last[hn::MaxLanes(df)];
   for (size_t first = 0; first < size; first += kBlock) {
     const size_t count = std::min(kBlock, size - first);
     FillBitsTo(key, 2 * (index + first), bits, 2 * count);
     for (size_t i = 0; i < count; i += lanes) {
       const VD z = hn::Mul(hn::Set(d, stddev), Normal(bits + 2 * i));
       const auto value = hn::DemoteTo(df, hn::Add(hn::Set(d, mean), z));
-      if (count - i >= lanes) {
-        hn::StoreU(value, df, y + first + i);
-      } else {
-        hn::StoreU(value, df, last);
-        std::copy_n(last, count - i, y + first + i);
-      }
+      hn::StoreN(value, df, y + first + i, count - i);
     }
   }
 }

@@ -1,5 +1,5 @@
-// What matmul fetches while its tiles compute: each line once, in order, and no more. A fault here
-// would change no result, only the speed.
+// What matmul fetches while its tiles compute: every line that will be read, and no other. A fault
+// here would change no result, only the speed.
 #include <doctest/doctest.h>
 
 #include <array>
@@ -13,7 +13,7 @@
 namespace lanewise::kernels::matmul {
 namespace {
 
-TEST_CASE("matmul: every line of every row is fetched once, in order") {
+TEST_CASE("matmul: row by row, every line is fetched and no other") {
   constexpr size_t kRows = 4;
   alignas(64) static std::array<float, 600> memory;
   for (const size_t offset : {0, 1, 8, 15}) {
