@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/reference/random.h"
@@ -82,6 +84,29 @@ TEST_CASE("random: uniform and normal numbers, the same on every target") {
   uint64_t checksum = 0;
   for (const float x : first_normal) checksum = checksum * 31 + std::bit_cast<uint32_t>(x);
   CHECK(checksum == 13142143568921519840u);
+}
+
+TEST_CASE("random: parts of a stream are those of the whole, and end where they should") {
+  testing::ForEachTarget([] {
+    constexpr size_t kSize = 600;
+    std::vector<float> uniform(kSize), normal(kSize);
+    FillUniform(kKey, 0, 0.0f, 1.0f, uniform);
+    FillNormal(kKey, 0, 0.0f, 1.0f, normal);
+    for (const size_t first : {0, 1, 7, 255}) {
+      for (const size_t size : {0, 1, 3, 8, 17, 64, 255, 256, 257, 300}) {
+        CAPTURE(first);
+        CAPTURE(size);
+        std::vector<float> u(kSize, 99.0f), n(kSize, 99.0f);
+        FillUniform(kKey, first, 0.0f, 1.0f, std::span(u).first(size));
+        FillNormal(kKey, first, 0.0f, 1.0f, std::span(n).first(size));
+        for (const auto& [part, whole] : {std::pair{&u, &uniform}, std::pair{&n, &normal}}) {
+          CHECK(std::equal(part->begin(), part->begin() + size, whole->begin() + first));
+          CHECK(std::count(part->begin(), part->end(), 99.0f) ==
+                static_cast<std::ptrdiff_t>(kSize - size));
+        }
+      }
+    }
+  });
 }
 
 TEST_CASE("random: seed, stream, step and index all matter") {
