@@ -119,7 +119,7 @@ HWY_INLINE TileFunction PrepareTile(const Block& block, Tile& tile, size_t i, si
     }
   }
   if (copy_b) return SelectCopyingTile(along_k, width);
-  return SelectTile<true>(along_k, rows, width);
+  return SelectTile<kFetchBlocked>(along_k, rows, width);
 }
 
 // What the tiles of the next row need of A, as long as it is not in this core's reach.

@@ -30,6 +30,12 @@ HWY_INLINE size_t PanelFloats(size_t k) { return kWideVectors * hn::Lanes(DF()) 
 inline constexpr size_t kSpreadFloats = size_t{8} << 10;
 inline constexpr size_t kSpreadRows = 32;
 
+// Sums of so many steps, with more floats of A and C than this, fetch the next rows of A and their
+// own of C meanwhile: in a model's step they come from beyond L2, at two thirds of the speed
+// without.
+inline constexpr size_t kFetchedSteps = 64;
+inline constexpr size_t kFetchedFloats = size_t{12} << 10;
+
 // C = add + A * B over `steps` steps from k. A is contiguous in k or in m, `weights` are B's
 // elements. A panel of B is packed into `panel` if its columns are not side by side, do not fill
 // whole vectors, or are too far apart from row to row.
@@ -45,8 +51,11 @@ HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const Matmul
   tile.c_row = args.c_stride;
   tile.add_row = add.stride;
   tile.k = steps;
-  const bool spread = lanes < kLineFloats && b.row_stride * steps > kSpreadFloats &&
-                      range.m_end - range.m_begin >= kSpreadRows;
+  const size_t all_rows = range.m_end - range.m_begin;
+  const bool fetch =
+      along_k && steps >= kFetchedSteps && all_rows * (args.k + args.n) > kFetchedFloats;
+  const bool spread =
+      lanes < kLineFloats && b.row_stride * steps > kSpreadFloats && all_rows >= kSpreadRows;
   for (size_t column = range.n_begin; column < range.n_end;) {
     const size_t left = range.n_end - column;
     const size_t width = NextPart(CeilDiv(left, lanes), kWideVectors);
@@ -63,7 +72,15 @@ HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const Matmul
       tile.c = args.c + row * args.c_stride + column;
       tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
       const bool half = std::is_same_v<T, BFloat16> && !packed;
-      (half ? SelectHalfTile(rows, width) : SelectTile<false>(along_k, rows, width))(tile);
+      Ahead next_rows;
+      if (fetch && column == range.n_begin) {
+        next_rows = Ahead(tile.a + rows * tile.a_row, tile.a_row,
+                          std::min(rows, range.m_end - row - rows), steps);
+      }
+      tile.ahead = &next_rows;
+      (half    ? SelectHalfTile(rows, width)
+       : fetch ? SelectTile<kFetchPanels>(along_k, rows, width)
+               : SelectTile<0>(along_k, rows, width))(tile);
       row += rows;
     }
     column += columns;

@@ -24,6 +24,9 @@ namespace matmul {
 
 // Steps of k before a tile's end at which it starts to fetch its rows of C.
 inline constexpr size_t kFetchSteps = 96;
+// Lines that tiles of blocks and of panels fetch of what comes next, every four steps.
+inline constexpr size_t kFetchBlocked = 1;
+inline constexpr size_t kFetchPanels = 2;
 
 using kernels::matmul::Ahead;
 using kernels::matmul::AreAligned;
@@ -140,10 +143,10 @@ using TileFunction = void (*)(const Tile&);
     StoreRow<kVectors>(c + r * c_row, last, c##r##_0, c##r##_1, c##r##_2, c##r##_3); \
   }
 
-// Every fourth step asks for one line of what comes next, and some steps before the end for the
-// rows that the results will be added to. Never many at once: tiles need the same buffers for their
-// loads.
-template <size_t kRows>
+// Every fourth step asks for a line or two of what comes next, and some steps before the end for
+// the rows that the results will be added to. Never many at once: tiles need the same buffers for
+// their loads.
+template <size_t kRows, size_t kLines>
 HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, size_t floats) {
   const size_t row = first - steps_left;
   if (row < kRows) {
@@ -151,12 +154,13 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
     for (size_t i = 0; i < floats; i += kLineFloats) hwy::Prefetch(p + i);
     return;
   }
-  t.ahead->FetchLine();
+  for (size_t i = 0; i < kLines; ++i) t.ahead->FetchLine();
 }
 
 // kAlongK: a[r, k] with consecutive k in memory, a row-major left operand, read where it lies.
 // Otherwise with consecutive r: a transposed left operand, or a packed panel.
-template <bool kAlongK, size_t kRows, size_t kVectors, bool kFetch = false, bool kCopyB = false,
+// kFetch: lines of what comes next for every four steps.
+template <bool kAlongK, size_t kRows, size_t kVectors, size_t kFetch = 0, bool kCopyB = false,
           typename T = float>
 void ComputeTile(const Tile& t) {
   const DF d;
@@ -200,8 +204,8 @@ void ComputeTile(const Tile& t) {
       LW_TILE_STEP
     }
     for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
-    if constexpr (kFetch) FetchBetween<kRows>(t, k / 4, fetch_first, kVectors * lanes);
-    if constexpr (kFetch && !kAlongK) t.pack->Copy(t.pack->at_once);
+    if constexpr (kFetch != 0) FetchBetween<kRows, kFetch>(t, k / 4, fetch_first, kVectors * lanes);
+    if constexpr (kFetch == kFetchBlocked && !kAlongK) t.pack->Copy(t.pack->at_once);
   }
   for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
 #undef LW_TILE_A
@@ -217,24 +221,26 @@ void ComputeTile(const Tile& t) {
 
 // The tile of kIndex in a table by vectors and rows, null if registers do not hold it. Low ones do
 // not fetch: where they are needed there is little to do.
-template <bool kAlongK, bool kFetch, typename T, size_t kIndex>
+template <bool kAlongK, size_t kFetch, typename T, size_t kIndex>
 constexpr TileFunction TileAt() {
   constexpr size_t kVectors = kIndex / kTallRows[0] + 1;
   constexpr size_t kRows = kIndex % kTallRows[0] + 1;
   if constexpr (kRows > kTallRows[kVectors - 1]) {
     return nullptr;
   } else {
-    constexpr bool kLarge = kVectors <= kTileVectors && kRows <= kTileRows && 2 * kRows > kTileRows;
-    return &ComputeTile < kAlongK, kRows, kVectors, kFetch && kLarge, false, T > ;
+    constexpr size_t kMost = kFetch == kFetchBlocked ? kTileRows : kTallRows[kVectors - 1];
+    constexpr bool kUsed = kFetch == kFetchBlocked ? kVectors <= kTileVectors : kAlongK;
+    constexpr bool kLarge = kUsed && kRows <= kMost && 2 * kRows > kMost;
+    return &ComputeTile < kAlongK, kRows, kVectors, kLarge ? kFetch : 0, false, T > ;
   }
 }
-template <bool kAlongK, bool kFetch, typename T, size_t... kIndex>
+template <bool kAlongK, size_t kFetch, typename T, size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> Tiles(std::index_sequence<kIndex...>) {
   return {TileAt<kAlongK, kFetch, T, kIndex>()...};
 }
 
 // The tile of this many rows and vectors, for a left operand contiguous in k or in m.
-template <bool kFetch>
+template <size_t kFetch>
 HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
   static constexpr auto kAlongK = Tiles<true, kFetch, float>(kShapes);
@@ -246,15 +252,15 @@ HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
 // The tile for a left operand contiguous in k whose b points to bf16.
 HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
-  static constexpr auto kTiles = Tiles<true, false, BFloat16>(kShapes);
+  static constexpr auto kTiles = Tiles<true, 0, BFloat16>(kShapes);
   return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
 // The same for a tile of kTileRows rows and full vectors that packs b.
 template <size_t kVectors>
 HWY_INLINE TileFunction CopyingTile(bool along_k) {
-  return along_k ? &ComputeTile<true, kTileRows, kVectors, true, true>
-                 : &ComputeTile<false, kTileRows, kVectors, true, true>;
+  return along_k ? &ComputeTile<true, kTileRows, kVectors, kFetchBlocked, true>
+                 : &ComputeTile<false, kTileRows, kVectors, kFetchBlocked, true>;
 }
 HWY_INLINE TileFunction SelectCopyingTile(bool along_k, size_t vectors) {
   if (vectors == 1) return CopyingTile<1>(along_k);
