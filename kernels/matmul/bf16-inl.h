@@ -117,7 +117,8 @@ class Bf16Product {
     const size_t columns = std::min(cuts_.n, range_.n_end - n);
     const size_t steps = std::min(cuts_.k, args_.k - k);
     Bf16Tile tile;
-    tile.a_row = cuts_.RowElements();
+    tile.a_row = InPanels() ? 2 : cuts_.RowElements();
+    tile.a_pair = InPanels() ? 2 * kTileRows : 2;
     tile.k = RoundUp(steps, kBf16Steps);
     tile.panel = kernels::matmul::kAmxPanelColumns * tile.k;
     tile.c_row = args_.c_stride;
@@ -138,7 +139,7 @@ class Bf16Product {
         tile.ahead_lines = CeilDiv(ahead.Lines(), tiles * std::max<size_t>(1, tile.k / kBf16Steps));
       }
       tile.rows = std::min(geometry_.rows, rows - row);
-      tile.a = a_ + row * tile.a_row;
+      tile.a = a_ + row * cuts_.RowElements();
       for (size_t column = 0; column < columns; column += geometry_.columns) {
         tile.columns = std::min(geometry_.columns, columns - column);
         tile.b = b_ + column * tile.k;
@@ -160,6 +161,9 @@ class Bf16Product {
   // Whether the rows of A lie side by side: a transposed activation.
   bool SideBySide() const { return args_.a.row_stride == 1 && args_.a.col_stride != 1; }
 
+  // Dot products take such rows in panels, which spares a transposition.
+  bool InPanels() const { return SideBySide() && !amx_; }
+
   // Rows of A that are converted at once. Side by side: whole cache lines of them, step by step
   // between the tiles of the strip above, because the lines of all steps may not stay in L2
   // together. Otherwise a tile's, just before it, so that it finds them in L1.
@@ -171,6 +175,7 @@ class Bf16Product {
   struct Strip {
     MatmulOperand a = {};
     size_t rows = 0, steps = 0, padded = 0;
+    bool in_panels = false;
     BFloat16* out = nullptr;
     size_t out_row = 0;
     size_t done = 0;
@@ -185,8 +190,13 @@ class Bf16Product {
       const size_t count = end / kBf16Steps * kBf16Steps - done;
       if (count == 0) return;
       const size_t valid = std::min(count, steps - std::min(steps, done));
-      PackBf16Rows(a.data + done * a.col_stride, a.row_stride, a.col_stride, rows, valid, count,
-                   out + done, out_row);
+      const float* from = a.data + done * a.col_stride;
+      if (in_panels) {
+        PackBf16Panels(from, a.col_stride, rows, valid, count, out + done * kTileRows,
+                       out_row * kTileRows);
+      } else {
+        PackBf16Rows(from, a.row_stride, a.col_stride, rows, valid, count, out + done, out_row);
+      }
       done += count;
     }
   };
@@ -200,6 +210,7 @@ class Bf16Product {
     strip.rows = std::min(StripRows(), rows - row);
     strip.steps = steps;
     strip.padded = RoundUp(steps, kBf16Steps);
+    strip.in_panels = InPanels();
     strip.out_row = cuts_.RowElements();
     strip.out = a_ + row * strip.out_row;
     return strip;

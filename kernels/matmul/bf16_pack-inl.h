@@ -42,6 +42,39 @@ HWY_INLINE VU Pair(VU first, VU second) {
 }
 HWY_INLINE uint32_t PairOf(uint32_t first, uint32_t second) { return (first >> 16) | second; }
 
+// Whether the CPU rounds to bf16 itself. As its products do, it takes what is below 2^-126 for
+// zero.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_ZEN4
+inline constexpr bool kNativeRound = true;
+using D16 = hn::Repartition<uint16_t, DF>;
+
+HWY_INLINE hn::Vec<D16> RoundBoth(VF first, VF second) {
+  return hn::BitCast(D16(),
+                     hn::OrderedDemote2To(hn::Repartition<hwy::bfloat16_t, DF>(), first, second));
+}
+// One vector of pairs of two rows.
+HWY_INLINE VU PairRows(hn::Vec<D16> both) {
+  alignas(64) static constexpr uint16_t kInterleaved[] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return hn::BitCast(DU(), hn::TableLookupLanes(both, hn::SetTableIndices(D16(), kInterleaved)));
+}
+HWY_INLINE VU PairRows(const float* first, const float* second) {
+  return PairRows(RoundBoth(hn::LoadU(DF(), first), hn::LoadU(DF(), second)));
+}
+HWY_INLINE VU PairRows(const BFloat16* first, const BFloat16* second) {
+  const hn::Half<D16> half;
+  return PairRows(hn::Combine(D16(), hn::LoadU(half, reinterpret_cast<const uint16_t*>(second)),
+                              hn::LoadU(half, reinterpret_cast<const uint16_t*>(first))));
+}
+#else
+inline constexpr bool kNativeRound = false;
+template <typename T>
+HWY_INLINE VU PairRows(const T* first, const T* second) {
+  return Pair(UpperHalf(first), UpperHalf(second));
+}
+#endif
+
 // One pair of steps of `columns` columns side by side. `second` null: that step is beyond the last.
 template <typename T>
 HWY_INLINE void PackPairsRow(const T* first, const T* second, size_t columns, size_t stored,
@@ -49,12 +82,11 @@ HWY_INLINE void PackPairsRow(const T* first, const T* second, size_t columns, si
   const DU du;
   const size_t lanes = hn::Lanes(du);
   size_t j = 0;
-  for (; j + lanes <= columns; j += lanes) {
-    const VU upper = second == nullptr ? hn::Zero(du) : UpperHalf(second + j);
-    hn::StoreU(Pair(UpperHalf(first + j), upper), du, out + j);
+  for (; j + lanes <= columns && second != nullptr; j += lanes) {
+    hn::StoreU(PairRows(first + j, second + j), du, out + j);
   }
   for (; j < stored; j += lanes) {
-    const size_t n = columns > j ? columns - j : 0;
+    const size_t n = columns > j ? std::min(lanes, columns - j) : 0;
     VU pair = hn::Zero(du);
     if (n > 0) {
       pair = Pair(UpperHalfN(first + j, n),
@@ -147,6 +179,12 @@ HWY_INLINE void PackPanelsAtOnce(const float* b, size_t b_k, size_t steps, size_
   for (size_t pair = 0; pair < padded / 2; ++pair, out += lanes) {
     const float* first = b + 2 * pair * b_k;
     FetchPair(b, b_k, kPanelsAtOnce * lanes, pair, steps);
+    if (2 * pair + 1 < steps) {
+      for (size_t i = 0; i < kPanelsAtOnce; ++i) {
+        hn::StoreU(PairRows(first + i * lanes, first + b_k + i * lanes), du, out + i * panel);
+      }
+      continue;
+    }
     for (size_t i = 0; i < kPanelsAtOnce; ++i) {
       const bool one = 2 * pair < steps;
       const bool two = 2 * pair + 1 < steps;
@@ -181,6 +219,27 @@ HWY_INLINE size_t PackRowsAlongM(const float* a, size_t a_k, size_t rows, size_t
   return k;
 }
 
+// Rows of A that lie one beside the other as panels: for every pair of steps the pairs of kTileRows
+// rows. `panel`: elements from one panel to the next.
+HWY_INLINE void PackBf16Panels(const float* a, size_t a_k, size_t rows, size_t steps, size_t padded,
+                               BFloat16* out, size_t panel) {
+  constexpr size_t kMostRows = 32;
+  const size_t lanes = hn::Lanes(DF());
+  const size_t stored = CeilDiv(rows, lanes) * lanes;
+  HWY_ALIGN uint32_t pairs[kMostRows + kTileRows + hn::MaxLanes(DF())] = {};
+  for (size_t k = 0; k < padded; k += 2, out += 2 * kTileRows) {
+    if (k < steps) {
+      const float* first = a + k * a_k;
+      PackPairsRow(first, k + 1 < steps ? first + a_k : nullptr, rows, stored, pairs);
+    } else {
+      std::fill_n(pairs, stored, 0U);
+    }
+    for (size_t r = 0; r < rows; r += kTileRows) {
+      hwy::CopyBytes<kTileRows * sizeof(uint32_t)>(pairs + r, out + r / kTileRows * panel);
+    }
+  }
+}
+
 // `rows` rows of A of any strides, `padded` steps of k, of which `steps` are there.
 HWY_INLINE void PackBf16Rows(const float* a, size_t a_row, size_t a_k, size_t rows, size_t steps,
                              size_t padded, BFloat16* out, size_t out_row) {
@@ -195,6 +254,12 @@ HWY_INLINE void PackBf16Rows(const float* a, size_t a_row, size_t a_k, size_t ro
     BFloat16* to = out + r * out_row;
     size_t k = common;
     if (a_k == 1) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_ZEN4
+      for (; k + 2 * lanes <= steps; k += 2 * lanes) {
+        hn::StoreU(RoundBoth(hn::LoadU(d, from + k), hn::LoadU(d, from + k + lanes)), D16(),
+                   reinterpret_cast<uint16_t*>(to + k));
+      }
+#endif
       for (; k + lanes <= steps; k += lanes) bf16::Store(d, hn::LoadU(d, from + k), to + k);
     }
     for (; k < steps; ++k) {

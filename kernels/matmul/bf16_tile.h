@@ -16,12 +16,14 @@ inline constexpr size_t kBf16Steps = 32;
 
 // c[r, j] = add[r, j] + sum_k a[r, k] * b[k, j].
 //
-// a: rows of bf16, each k in a row, in a buffer with room for a whole tile of rows.
-// b: panels of whole vectors of columns, each for every pair of steps (k, k + 1) and every column
-// the two bf16 side by side. `panel` is the distance of two panels of sixteen columns (AMX).
+// a: rows of bf16, each k in a row, in a buffer with room for a whole tile of rows; for dot
+// products also panels, with the pairs of steps (k, k + 1) of all rows side by side. b: panels of
+// whole vectors of columns, each for every pair of steps (k, k + 1) and every column the two bf16
+// side by side. `panel` is the distance of two panels of sixteen columns (AMX).
 struct Bf16Tile {
   const BFloat16* a = nullptr;
   size_t a_row = 0;
+  size_t a_pair = 2;  // from one pair of steps to the next
   const BFloat16* b = nullptr;
   size_t panel = 0;
   size_t k = 0;  // a multiple of kBf16Steps

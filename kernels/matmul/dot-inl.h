@@ -65,6 +65,7 @@ void DotTileOf(const Bf16Tile& t) {
   // Two pointers and a stride reach eight rows; a pointer for each is more than there are
   // registers.
   const size_t stride = t.a_row;
+  const size_t a_pair = t.a_pair;
   const BFloat16* low = t.a;
   const BFloat16* high = t.a + (kRows > kDotRowsLow ? kDotRowsLow * stride : 0);
   const uint32_t* HWY_RESTRICT b = reinterpret_cast<const uint32_t*>(t.b);
@@ -88,8 +89,8 @@ void DotTileOf(const Bf16Tile& t) {
   }
       LW_DOT_TILE_ROWS(LW_DOT_TILE_STEP)
 #undef LW_DOT_TILE_STEP
-      low += 2;
-      high += 2;
+      low += a_pair;
+      high += a_pair;
       b += kVectors * lanes;
     }
   }

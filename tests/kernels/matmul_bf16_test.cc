@@ -47,6 +47,22 @@ void ForEachUnit(Fn&& fn) {
   });
 }
 
+// The unit itself, which Matmul takes only where it pays.
+void RunUnit(const MatmulArgs& args, const MatmulRange& range) {
+  std::vector<std::byte> scratch(MatmulScratchBytes(args.m, args.n, args.k, true),
+                                 std::byte{0xFF});  // NaN
+  if (MatmulBf16Unit() == Bf16Unit::kFloat32) {
+    Matmul(args, range, scratch);
+  } else {
+    MatmulBf16(args, range, scratch.data());
+  }
+}
+void RunUnit(const MatmulArgs& args) { RunUnit(args, {0, args.m, 0, args.n}); }
+
+void CheckUnit(Problem& p, double tolerance = kMatmulTolerance) {
+  CheckAgainstReference(p, tolerance, RunUnit);
+}
+
 TEST_CASE("bf16 products: all forms, sizes around the tiles, every epilogue") {
   const size_t sizes[] = {17, 18, 23, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70, 97};
   std::mt19937 random(9);
@@ -61,9 +77,9 @@ TEST_CASE("bf16 products: all forms, sizes around the tiles, every epilogue") {
         CAPTURE(k);
         Problem p(form, m, n, k, static_cast<MatmulEpilogue>(random() % 4), random() % 1000);
         p.args.bf16 = true;
-        CheckAgainstReference(p);
+        CheckUnit(p);
         p.UseHalfWeights();
-        CheckAgainstReference(p);
+        CheckUnit(p);
       }
     }
   });
@@ -84,7 +100,7 @@ TEST_CASE("bf16 products: several blocks in every dimension, no steps, few rows"
         Problem p(form, s.m, s.n, s.k, MatmulEpilogue::kResidual,
                   static_cast<unsigned>(s.m + s.n + s.k));
         p.args.bf16 = true;
-        CheckAgainstReference(p);
+        CheckUnit(p);
       }
     }
   });
@@ -108,7 +124,7 @@ TEST_CASE("bf16 products: operands are rounded to nearest") {
         WidenBFloat16(half, to->memory);
       }
       p.args.bf16 = true;
-      Run(p.args);
+      RunUnit(p.args);
       Run(rounded.args);
       double worst = 0;
       for (size_t i = 0; i < 37; ++i) {
@@ -132,13 +148,13 @@ TEST_CASE("bf16 products: the bound of the rounding, for the worst and for any o
         Problem p(form, 37, 50, k, MatmulEpilogue::kOverwrite, 3);
         p.args.bf16 = true;
         for (Storage* storage : {&p.a, &p.b}) std::ranges::fill(storage->memory, 1.00390625f);
-        CheckAgainstReference(p, kMatmulBf16Tolerance);
+        CheckUnit(p, kMatmulBf16Tolerance);
         std::mt19937 random(5);
         std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
         for (Storage* storage : {&p.a, &p.b}) {
           for (float& x : storage->memory) x = uniform(random);
         }
-        CheckAgainstReference(p, kMatmulBf16Tolerance);
+        CheckUnit(p, kMatmulBf16Tolerance);
       }
     }
   });
@@ -152,7 +168,7 @@ TEST_CASE("bf16 products: NaN and infinity reach C") {
       p.args.bf16 = true;
       for (size_t i = 0; i < 40; ++i) p.a.data[i * p.args.a.row_stride + 32] = 0.0f;
       p.b.data[32 * p.args.b.strided.row_stride + 30] = bad;  // 0 * bad = NaN, in column 30
-      Run(p.args);
+      RunUnit(p.args);
       size_t wrong = 0;
       for (size_t i = 0; i < 40; ++i) {
         for (size_t j = 0; j < 37; ++j) {
@@ -172,20 +188,45 @@ TEST_CASE("bf16 products: any partition of C gives the same bits") {
         Problem whole(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
         Problem parts(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
         whole.args.bf16 = parts.args.bf16 = true;
-        Run(whole.args);
-        std::vector<std::byte> scratch(MatmulScratchBytes(m, 233, 800, true),
-                                       std::byte{0xFF});  // NaN
+        RunUnit(whole.args);
         for (size_t i = 0; i < m;) {
           const size_t rows = std::min<size_t>(m - i, 1 + random() % 70);
           for (size_t j = 0; j < 233;) {
             const size_t columns = std::min<size_t>(233 - j, 1 + random() % 90);
-            Matmul(parts.args, {i, i + rows, j, j + columns}, scratch);
+            RunUnit(parts.args, {i, i + rows, j, j + columns});
             j += columns;
           }
           i += rows;
         }
         CHECK(testing::SameBits(std::span(whole.c.memory), std::span(parts.c.memory)));
       }
+    }
+  });
+}
+
+// 1 + 2^-9 is 1 as bf16.
+TEST_CASE("bf16 products: which of them round") {
+  ForEachUnit([&] {
+    const Bf16Unit unit = MatmulBf16Unit();
+    struct Shape {
+      size_t m, n, k;
+    };
+    const Shape shapes[] = {{64, 64, 64}, {63, 64, 64}, {64, 63, 64}, {64, 64, 63},
+                            {40, 40, 40}, {16, 64, 64}, {1, 200, 300}};
+    for (const Shape& s : shapes) {
+      CAPTURE(s.m);
+      CAPTURE(s.n);
+      CAPTURE(s.k);
+      const size_t least = std::min({s.m, s.n, s.k});
+      const bool few = s.m <= kMatmulSkinnyRows;
+      const bool rounds = unit == Bf16Unit::kAmx ? !few : unit == Bf16Unit::kDot && least >= 64;
+      Problem p(Form::kNN, s.m, s.n, s.k, MatmulEpilogue::kOverwrite, 0);
+      p.args.bf16 = true;
+      std::ranges::fill(p.a.memory, 1.001953125f);
+      std::ranges::fill(p.b.memory, 1.0f);
+      Run(p.args);
+      const auto steps = static_cast<float>(s.k);
+      CHECK(p.args.c[0] == doctest::Approx(rounds ? steps : steps * 1.001953125f).epsilon(1e-6));
     }
   });
 }

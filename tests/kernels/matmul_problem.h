@@ -93,7 +93,8 @@ inline void Run(const MatmulArgs& args) {
 }
 
 // Largest error over all elements relative to their magnitudes; guards beside C must be intact.
-inline void CheckAgainstReference(Problem& p, double tolerance = kMatmulTolerance) {
+inline void CheckAgainstReference(Problem& p, double tolerance = kMatmulTolerance,
+                                  void (*run)(const MatmulArgs&) = Run) {
   std::vector<reference::MatmulElement<double>> expected;
   expected.reserve(p.args.m * p.args.n);
   for (size_t i = 0; i < p.args.m; ++i) {
@@ -102,7 +103,7 @@ inline void CheckAgainstReference(Problem& p, double tolerance = kMatmulToleranc
     }
   }
   const std::vector<float> before = p.c.memory;
-  Run(p.args);
+  run(p.args);
   double worst = 0.0;
   for (size_t i = 0; i < p.args.m; ++i) {
     for (size_t j = 0; j < p.args.n; ++j) {
