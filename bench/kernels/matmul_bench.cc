@@ -44,6 +44,7 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
   const auto repeats = static_cast<size_t>(std::clamp(1e9 / flops, 1.0, 1e6));
   bench::Rounds float32, bf16;
   std::vector<std::vector<double>> ratios(bench::Peers().size());
+  std::vector<double> bf16_ratios;
   for (auto _ : state) {
     const double before = PeakFlops(RunFmaProbe);
     const double rate = Rate(flops, repeats, [&] { product.Run(); });
@@ -54,9 +55,12 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
     }
     const double bf16_rate = Rate(flops, repeats, [&] { product.RunBf16(); });
     bf16.Add(bf16_rate, PeakFlops(RunBf16Probe));
+    if (product.RunPeerBf16()) {
+      bf16_ratios.push_back(bf16_rate / Rate(flops, repeats, [&] { product.RunPeerBf16(); }));
+    }
     state.SetIterationTime(flops / rate);
   }
-  bench::SetCounters(state, float32, bf16, ratios);
+  bench::SetCounters(state, float32, bf16, ratios, bf16_ratios);
 }
 
 const int kRegistered = bench::RegisterShapes("matmul", BenchMatmul);

@@ -9,12 +9,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bench/kernels/matmul_peers.h"
+#include "bench/kernels/onednn_bf16.h"
 #include "hwy/aligned_allocator.h"
 #include "kernels/bfloat16.h"
 #include "kernels/matmul.h"
@@ -109,6 +112,25 @@ class Product {
     return bf16_args_;
   }
   void RunBf16() { Matmul(Bf16Args(), scratch_); }
+  // The same by oneDNN; false if there is none, or it has no such product on this CPU.
+  bool RunPeerBf16() {
+#if LANEWISE_BENCH_HAS_DLOPEN
+    if (!peer_tried_) {
+      peer_tried_ = true;
+      OneDnn* dnn = OneDnn::Get();
+      try {
+        if (dnn != nullptr) peer_ = std::make_unique<OneDnnBf16>(*dnn, Bf16Args());
+      } catch (const std::runtime_error&) {
+        peer_ = nullptr;
+      }
+    }
+    if (peer_ == nullptr) return false;
+    peer_->Run();
+    return true;
+#else
+    return false;
+#endif
+  }
   void RunPeer(const Sgemm& sgemm) {
     sgemm({shape_.form[0] == 'T', shape_.form[1] == 'T', shape_.m, shape_.n, shape_.k, a_.data(),
            b_.data(), args_.epilogue == MatmulEpilogue::kAccumulate ? 1.0f : 0.0f, c_.data()});
@@ -125,6 +147,10 @@ class Product {
   hwy::AlignedVector<BFloat16> half_;
   std::vector<std::byte> scratch_;
   MatmulArgs args_, bf16_args_;
+#if LANEWISE_BENCH_HAS_DLOPEN
+  bool peer_tried_ = false;
+  std::unique_ptr<OneDnnBf16> peer_;
+#endif
 };
 
 // Registers fn(state, shape) for every shape, as PREFIX/SHAPE.
@@ -150,9 +176,11 @@ struct Rounds {
   }
 };
 
-// Medians of the rounds: speed and share of the peak in both types, and times each of Peers().
+// Medians of the rounds: speed and share of the peak in both types, times each of Peers(), and in
+// bf16 times oneDNN.
 inline void SetCounters(benchmark::State& state, const Rounds& float32, const Rounds& bf16,
-                        const std::vector<std::vector<double>>& ratios) {
+                        const std::vector<std::vector<double>>& ratios,
+                        const std::vector<double>& bf16_ratios) {
   state.counters["gflops"] = Median(float32.rates) * 1e-9;
   state.counters["of_peak"] = Median(float32.of_peak);
   state.counters["bf16_gflops"] = Median(bf16.rates) * 1e-9;
@@ -160,6 +188,12 @@ inline void SetCounters(benchmark::State& state, const Rounds& float32, const Ro
   for (size_t i = 0; i < ratios.size(); ++i) {
     state.counters["vs_" + Peers()[i].name] = Median(ratios[i]);
   }
+#if LANEWISE_BENCH_HAS_DLOPEN
+  if (!bf16_ratios.empty()) {
+    state.counters["bf16_vs_onednn"] = Median(bf16_ratios);
+    state.SetLabel("oneDNN " + OneDnn::Get()->version());
+  }
+#endif
 }
 
 }  // namespace lanewise::bench

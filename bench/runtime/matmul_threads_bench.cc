@@ -21,6 +21,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// So long the peers' threads wait for more work in a busy loop.
+constexpr std::chrono::milliseconds kSpinning{80};
+
 const Scheduler& Threads() {
   static const Scheduler scheduler([] {
     const char* given = std::getenv("LANEWISE_THREADS");
@@ -60,6 +63,7 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
   const auto repeats = static_cast<size_t>(std::clamp(2e9 / flops, 1.0, 1e6));
   bench::Rounds float32, bf16;
   std::vector<std::vector<double>> ratios(bench::Peers().size());
+  std::vector<double> bf16_ratios;
   for (auto _ : state) {
     const double before = PeakFlops(parallel, kernels::RunFmaProbe);
     const double rate = Rate(flops, repeats, [&] { Matmul(parallel, product.args(), scratch); });
@@ -67,15 +71,18 @@ void BenchMatmul(benchmark::State& state, const bench::Shape& shape) {
     const double bf16_rate =
         Rate(flops, repeats, [&] { Matmul(parallel, product.Bf16Args(), scratch); });
     bf16.Add(bf16_rate, PeakFlops(parallel, kernels::RunBf16Probe));
+    if (product.RunPeerBf16()) {
+      bf16_ratios.push_back(bf16_rate / Rate(flops, repeats, [&] { product.RunPeerBf16(); }));
+      std::this_thread::sleep_for(kSpinning);
+    }
     for (size_t i = 0; i < ratios.size(); ++i) {
       const bench::Sgemm& sgemm = bench::Peers()[i].sgemm;
       ratios[i].push_back(rate / Rate(flops, repeats, [&] { product.RunPeer(sgemm); }));
-      // Its threads wait for more work in a busy loop, for tens of milliseconds.
-      std::this_thread::sleep_for(std::chrono::milliseconds(80));
+      std::this_thread::sleep_for(kSpinning);
     }
     state.SetIterationTime(flops / rate);
   }
-  bench::SetCounters(state, float32, bf16, ratios);
+  bench::SetCounters(state, float32, bf16, ratios, bf16_ratios);
 }
 
 int Register() {
