@@ -43,6 +43,7 @@ inline void RowShapes(benchmark::internal::Benchmark* b) {
     b->Args({static_cast<int64_t>(kCacheFloats / cols), static_cast<int64_t>(cols)});
   }
   b->Args({static_cast<int64_t>(kMemoryFloats / 384), 384});
+  b->Args({2048, 384});
 }
 
 }  // namespace lanewise::bench

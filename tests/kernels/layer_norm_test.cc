@@ -141,20 +141,39 @@ TEST_CASE("layer_norm: all widths, strides, aliases, residual, partition") {
   testing::ForEachTarget([] { ForEachNormCase(Check); });
 }
 
-TEST_CASE("layer_norm: a range beyond the cache has the bits of its rows") {
-  testing::ForEachTarget([] {
-    constexpr size_t kRows = 1023, kCols = 135;
-    std::mt19937 rng(9);
-    GuardedMatrix x(kRows, kCols), y(kRows, kCols), row(1, kCols), w(1, kCols), b(1, kCols);
-    x.FillNormal(rng);
-    w.FillNormal(rng);
-    b.FillNormal(rng);
-    LayerNormForward(x.view(), w.span(), b.span(), kEps, y.view(), {}, {});
-    for (size_t r = 0; r < kRows; ++r) {
+// Rows beyond the second-level cache, and beyond every cache, go in other orders.
+void CheckLargeRange(size_t rows, size_t cols) {
+  std::mt19937 rng(9);
+  GuardedMatrix x(rows, cols), dy(rows, cols), y(rows, cols), dx(rows, cols), row(1, cols);
+  GuardedMatrix w(1, cols), b(1, cols), mean(1, rows), rstd(1, rows);
+  for (GuardedMatrix* m : {&x, &dy, &w, &b}) m->FillNormal(rng);
+  testing::ForEachTarget([&] {
+    GuardedMatrix dw(1, cols), db(1, cols);
+    dw.FillNormal(rng);
+    db.FillNormal(rng);
+    GuardedMatrix dw_rows = dw, db_rows = db;
+    LayerNormForward(x.view(), w.span(), b.span(), kEps, y.view(), mean.span(), rstd.span());
+    LayerNormBackward(x.view(), w.span(), mean.span(), rstd.span(), dy.view(), dx.view(), dw.span(),
+                      db.span());
+    const auto is_row = [&](const GuardedMatrix& of, size_t r) {
+      return std::equal(row.view().Row(0), row.view().Row(0) + cols, of.view().Row(r));
+    };
+    for (size_t r = 0; r < rows; ++r) {
       LayerNormForward(x.view().Rows(r, 1), w.span(), b.span(), kEps, row.view(), {}, {});
-      REQUIRE(std::equal(row.view().Row(0), row.view().Row(0) + kCols, y.view().Row(r)));
+      REQUIRE(is_row(y, r));
+      LayerNormBackward(x.view().Rows(r, 1), w.span(), mean.span().subspan(r, 1),
+                        rstd.span().subspan(r, 1), dy.view().Rows(r, 1), row.view(), dw_rows.span(),
+                        db_rows.span());
+      REQUIRE(is_row(dx, r));
     }
+    CHECK(dw_rows.Doubles() == dw.Doubles());
+    CHECK(db_rows.Doubles() == db.Doubles());
   });
+}
+
+TEST_CASE("layer_norm: a range beyond the caches has the bits of its rows") {
+  CheckLargeRange(1023, 135);
+  CheckLargeRange(2051, 2049);
 }
 
 TEST_CASE("layer_norm: beyond the range of the squares' sum") {
