@@ -84,11 +84,46 @@ HWY_INLINE V Fold(D d, const float* x, size_t n, V initial, float fill, const St
   return join(join(a0, a1), join(a2, a3));
 }
 
+// Sums of the lanes of four vectors of float, to out[0..3]: fewer steps than four sums, and they
+// overlap. The order of each sum is that of the others.
+template <class D, class V>
+HWY_INLINE void SumLanes(D d, V v0, V v1, V v2, V v3, float* HWY_RESTRICT out) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+  out[0] = hn::ReduceSum(d, v0);
+  out[1] = hn::ReduceSum(d, v1);
+  out[2] = hn::ReduceSum(d, v2);
+  out[3] = hn::ReduceSum(d, v3);
+#else
+  const hn::RepartitionToWide<D> wide;
+  // In each block of four lanes: lanes 0+2 of v0 and v1, lanes 1+3 of both; then one of each.
+  const V v01 = hn::Add(hn::InterleaveLower(d, v0, v1), hn::InterleaveUpper(d, v0, v1));
+  const V v23 = hn::Add(hn::InterleaveLower(d, v2, v3), hn::InterleaveUpper(d, v2, v3));
+  const auto wide01 = hn::BitCast(wide, v01);
+  const auto wide23 = hn::BitCast(wide, v23);
+  V sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, wide01, wide23)),
+                   hn::BitCast(d, hn::InterleaveUpper(wide, wide01, wide23)));
+  if constexpr (HWY_MAX_BYTES >= 32) sums = hn::Add(sums, hn::SwapAdjacentBlocks(sums));
+  if constexpr (HWY_MAX_BYTES >= 64) sums = hn::Add(sums, hn::ReverseBlocks(d, sums));
+  const hn::CappedTag<float, 4> four;
+  hn::StoreU(hn::ResizeBitCast(four, sums), four, out);
+#endif
+}
+
 // The line that is `floats` ahead of p. It may be beyond the array, where no pointer may be
 // computed.
-HWY_INLINE void FetchAhead(const float* p, size_t floats) {
+HWY_INLINE const float* LineAhead(const float* p, size_t floats) {
   const uintptr_t line = reinterpret_cast<uintptr_t>(p) + floats * sizeof(float);
-  hwy::Prefetch(reinterpret_cast<const float*>(line));  // NOLINT(performance-no-int-to-ptr)
+  return reinterpret_cast<const float*>(line);  // NOLINT(performance-no-int-to-ptr)
+}
+HWY_INLINE void FetchAhead(const float* p, size_t floats) { hwy::Prefetch(LineAhead(p, floats)); }
+// Without making room for it in L1.
+HWY_INLINE void FetchAheadToL2(const float* p, size_t floats) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  __builtin_prefetch(LineAhead(p, floats), 0, 2);
+#else
+  FetchAhead(p, floats);
+#endif
 }
 
 // The last vector of x[0, n): it ends at n and overlaps the one before it, unless n is less than a

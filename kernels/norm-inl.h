@@ -23,29 +23,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
-// Sums of the lanes of four vectors, to out[0..3]. Fewer steps than four sums, and they overlap.
-HWY_INLINE void SumLanes(DF d, VF a, VF b, VF c, VF e, float* HWY_RESTRICT out) {
-#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
-  out[0] = hn::ReduceSum(d, a);
-  out[1] = hn::ReduceSum(d, b);
-  out[2] = hn::ReduceSum(d, c);
-  out[3] = hn::ReduceSum(d, e);
-#else
-  const hn::RepartitionToWide<DF> wide;
-  // In each block of four lanes: (a0+a2, b0+b2, a1+a3, b1+b3), then (a, b, c, e).
-  const VF ab = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
-  const VF ce = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
-  const auto ab_wide = hn::BitCast(wide, ab);
-  const auto ce_wide = hn::BitCast(wide, ce);
-  VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab_wide, ce_wide)),
-                    hn::BitCast(d, hn::InterleaveUpper(wide, ab_wide, ce_wide)));
-  if constexpr (HWY_MAX_BYTES >= 32) sums = hn::Add(sums, hn::SwapAdjacentBlocks(sums));
-  if constexpr (HWY_MAX_BYTES >= 64) sums = hn::Add(sums, hn::ReverseBlocks(d, sums));
-  const hn::CappedTag<float, 4> four;
-  hn::StoreU(hn::ResizeBitCast(four, sums), four, out);
-#endif
-}
-
 // kRows rows at a time, 4 or 1, with the same bits: a horizontal sum waits long for little work.
 template <size_t kRows>
 struct RowGroup {

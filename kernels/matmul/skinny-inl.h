@@ -8,10 +8,13 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include "hwy/highway.h"
+#include "kernels/loop-inl.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul/panels-inl.h"
 #include "kernels/matmul/parts-inl.h"
@@ -36,42 +39,16 @@ HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const T* weights, const 
   }
 }
 
+// Rows of A and of B whose dot products are summed at once. Of more rows of A than four so many
+// where there are 32 registers, and three of B: each weight is loaded once, and few rows of A are,
+// which together may not fit L1.
 inline constexpr size_t kDotRows = 4;
 inline constexpr size_t kDotColumns = 4;
+inline constexpr size_t kManyDotRows = kTileRows == 8 ? 8 : kDotRows;
+inline constexpr size_t kManyDotColumns = kTileRows == 8 ? 3 : kDotColumns;
 
 #define LW_DOT_COLUMNS(COLUMN, r) COLUMN(r, 0) COLUMN(r, 1) COLUMN(r, 2) COLUMN(r, 3)
-#define LW_DOT_PAIRS(PAIR) \
-  LW_DOT_COLUMNS(PAIR, 0) LW_DOT_COLUMNS(PAIR, 1) LW_DOT_COLUMNS(PAIR, 2) LW_DOT_COLUMNS(PAIR, 3)
-
-// out[0..4) = the sums of the lanes of four vectors, in the same order for each.
-HWY_INLINE void StoreSums(VF s0, VF s1, VF s2, VF s3, float* HWY_RESTRICT out) {
-  const DF d;
-#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
-  out[0] = hn::ReduceSum(d, s0);
-  out[1] = hn::ReduceSum(d, s1);
-  out[2] = hn::ReduceSum(d, s2);
-  out[3] = hn::ReduceSum(d, s3);
-#else
-  const hn::RepartitionToWide<DF> dw;
-  const VF s01 = hn::Add(hn::InterleaveLower(d, s0, s1), hn::InterleaveUpper(d, s0, s1));
-  const VF s23 = hn::Add(hn::InterleaveLower(d, s2, s3), hn::InterleaveUpper(d, s2, s3));
-  const auto lower = hn::InterleaveLower(dw, hn::BitCast(dw, s01), hn::BitCast(dw, s23));
-  const auto upper = hn::InterleaveUpper(dw, hn::BitCast(dw, s01), hn::BitCast(dw, s23));
-  const VF sums = hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper));  // per block of four
-  const hn::FixedTag<float, 4> d4;
-#if HWY_MAX_BYTES == 16
-  hn::StoreU(sums, d4, out);
-#else
-  const hn::Half<DF> dh;
-  const auto half = hn::Add(hn::LowerHalf(dh, sums), hn::UpperHalf(dh, sums));
-#if HWY_MAX_BYTES == 32
-  hn::StoreU(half, d4, out);
-#else
-  hn::StoreU(hn::Add(hn::LowerHalf(d4, half), hn::UpperHalf(d4, half)), d4, out);
-#endif
-#endif
-#endif
-}
+#define LW_DOT_EACH_ROW(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
 // Pairs of bf16 as they lie, and the even and odd ones of them as float32: one operation each.
 using DPairs = hn::RebindToUnsigned<DF>;
@@ -92,9 +69,9 @@ HWY_INLINE VF OddOf(VPairs pairs) {
   return hn::BitCast(DF(), hn::And(pairs, hn::Set(DPairs(), 0xFFFF0000U)));
 }
 
-// out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and four columns, whose addresses are in
-// `w`. Fetches kFetch rows of `ahead` meanwhile. Against bf16, x comes from SplitPairs.
-template <typename T, size_t kRows, size_t kFetch>
+// out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and kColumns columns, whose addresses are
+// in `w`. Fetches kFetch rows of `ahead` meanwhile. Against bf16, x comes from SplitPairs.
+template <typename T, size_t kRows, size_t kColumns, size_t kFetch>
 void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, size_t ahead_row,
              size_t k, float* HWY_RESTRICT out) {
   const DF d;
@@ -102,30 +79,41 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
   const T* HWY_RESTRICT w0 = w[0];
   const T* HWY_RESTRICT w1 = w[1];
   const T* HWY_RESTRICT w2 = w[2];
-  const T* HWY_RESTRICT w3 = w[3];
-#define LW_DOT_DECLARE(r, j) VF s##r##j = hn::Zero(d);
-  LW_DOT_PAIRS(LW_DOT_DECLARE)
-#undef LW_DOT_DECLARE
-#define LW_DOT_FMA(r, j) s##r##j = hn::MulAdd(x##r, v##j, s##r##j);
+  const T* HWY_RESTRICT w3 = kColumns > 3 ? w[3] : w2;
+  static_assert(kColumns == 3 || kColumns == 4);
+#define LW_DOT_DECLARE_ROW(r) \
+  VF s##r##0 = hn::Zero(d), s##r##1 = s##r##0, s##r##2 = s##r##0, s##r##3 = s##r##0;
+  LW_DOT_EACH_ROW(LW_DOT_DECLARE_ROW)
+#undef LW_DOT_DECLARE_ROW
+#define LW_DOT_FMA(r, j) \
+  if constexpr (kColumns > j) s##r##j = hn::MulAdd(x##r, v##j, s##r##j);
 #define LW_DOT_ROW(r, load, at)               \
   if constexpr (kRows > r) {                  \
     const VF x##r = load(x + r * x_row + at); \
     LW_DOT_COLUMNS(LW_DOT_FMA, r)             \
   }
-#define LW_DOT_ROWS(load, at) \
-  LW_DOT_ROW(0, load, at) LW_DOT_ROW(1, load, at) LW_DOT_ROW(2, load, at) LW_DOT_ROW(3, load, at)
-#define LW_DOT_STEP(load)                                                              \
-  const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i), v3 = load(w3 + i); \
+#define LW_DOT_ROWS(load, at)                                                                     \
+  LW_DOT_ROW(0, load, at)                                                                         \
+  LW_DOT_ROW(1, load, at)                                                                         \
+  LW_DOT_ROW(2, load, at) LW_DOT_ROW(3, load, at) LW_DOT_ROW(4, load, at) LW_DOT_ROW(5, load, at) \
+      LW_DOT_ROW(6, load, at) LW_DOT_ROW(7, load, at)
+#define LW_DOT_STEP(load)                                           \
+  const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i); \
+  VF v3 = v2;                                                       \
+  if constexpr (kColumns > 3) v3 = load(w3 + i);                    \
+  (void)v3;                                                         \
   LW_DOT_ROWS(load, i)
-#define LW_DOT_PAIR_STEP(load)                                                             \
-  const VPairs p0 = load(w0 + i), p1 = load(w1 + i), p2 = load(w2 + i), p3 = load(w3 + i); \
-  {                                                                                        \
-    const VF v0 = EvenOf(p0), v1 = EvenOf(p1), v2 = EvenOf(p2), v3 = EvenOf(p3);           \
-    LW_DOT_ROWS(LoadWide, i)                                                               \
-  }                                                                                        \
-  {                                                                                        \
-    const VF v0 = OddOf(p0), v1 = OddOf(p1), v2 = OddOf(p2), v3 = OddOf(p3);               \
-    LW_DOT_ROWS(LoadWide, i + lanes)                                                       \
+#define LW_DOT_PAIR_STEP(load)                                                   \
+  const VPairs p0 = load(w0 + i), p1 = load(w1 + i), p2 = load(w2 + i);          \
+  VPairs p3 = p2;                                                                \
+  if constexpr (kColumns > 3) p3 = load(w3 + i);                                 \
+  {                                                                              \
+    const VF v0 = EvenOf(p0), v1 = EvenOf(p1), v2 = EvenOf(p2), v3 = EvenOf(p3); \
+    LW_DOT_ROWS(LoadWide, i)                                                     \
+  }                                                                              \
+  {                                                                              \
+    const VF v0 = OddOf(p0), v1 = OddOf(p1), v2 = OddOf(p2), v3 = OddOf(p3);     \
+    LW_DOT_ROWS(LoadWide, i + lanes)                                             \
   }
 #define LW_DOT_LOAD_N(p) LoadWideN(p, k - i)
 #define LW_DOT_LOAD_PAIRS_N(p) LoadPairsN(p, k - i)
@@ -136,7 +124,7 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
     PrefetchToL2(ahead + i);
     if constexpr (kFetch > 1) PrefetchToL2(ahead + ahead_row + i);
     if constexpr (kFetch > 2) PrefetchToL2(ahead + 2 * ahead_row + i);
-    if constexpr (kFetch > 2) PrefetchToL2(ahead + 3 * ahead_row + i);
+    if constexpr (kFetch > 3) PrefetchToL2(ahead + 3 * ahead_row + i);
     if constexpr (kPairs) {
       LW_DOT_PAIR_STEP(LoadPairs)
     } else {
@@ -151,8 +139,8 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
     }
   }
 #define LW_DOT_STORE(r) \
-  if constexpr (kRows > r) StoreSums(s##r##0, s##r##1, s##r##2, s##r##3, out + r * kDotColumns);
-  LW_DOT_STORE(0) LW_DOT_STORE(1) LW_DOT_STORE(2) LW_DOT_STORE(3)
+  if constexpr (kRows > r) SumLanes(d, s##r##0, s##r##1, s##r##2, s##r##3, out + r * kDotColumns);
+  LW_DOT_EACH_ROW(LW_DOT_STORE)
 #undef LW_DOT_STORE
 #undef LW_DOT_LOAD_PAIRS_N
 #undef LW_DOT_LOAD_N
@@ -163,21 +151,27 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
 #undef LW_DOT_FMA
 }
 
-#undef LW_DOT_PAIRS
+#undef LW_DOT_EACH_ROW
 #undef LW_DOT_COLUMNS
 
 template <typename T>
 using DotFunction = void (*)(const float*, size_t, const T* const*, const T*, size_t, size_t,
                              float*);
 
-template <typename T>
+// For every number of rows from 1: tiles of `rows` by kColumns that fetch kFetch rows.
+template <typename T, size_t kColumns, size_t kFetch, size_t... kIndex>
+constexpr std::array<DotFunction<T>, sizeof...(kIndex)> DotTiles(std::index_sequence<kIndex...>) {
+  return {&DotTile<T, kIndex + 1, kColumns, kFetch>...};
+}
+
+// `fetch`: 1, 2, or all the columns.
+template <typename T, size_t kMostRows, size_t kColumns>
 HWY_INLINE DotFunction<T> SelectDot(size_t rows, size_t fetch) {
-  static constexpr DotFunction<T> kTable[kDotRows][3] = {
-      {&DotTile<T, 1, 1>, &DotTile<T, 1, 2>, &DotTile<T, 1, 4>},
-      {&DotTile<T, 2, 1>, &DotTile<T, 2, 2>, &DotTile<T, 2, 4>},
-      {&DotTile<T, 3, 1>, &DotTile<T, 3, 2>, &DotTile<T, 3, 4>},
-      {&DotTile<T, 4, 1>, &DotTile<T, 4, 2>, &DotTile<T, 4, 4>}};
-  return kTable[rows - 1][fetch / 2];
+  constexpr auto kRows = std::make_index_sequence<kMostRows>();
+  static constexpr std::array<DotFunction<T>, kMostRows> kTable[3] = {
+      DotTiles<T, kColumns, 1>(kRows), DotTiles<T, kColumns, 2>(kRows),
+      DotTiles<T, kColumns, kColumns>(kRows)};
+  return kTable[fetch < 3 ? fetch - 1 : 2][rows - 1];
 }
 
 // Rows of B in each stream from those at work to those that are fetched: as many bytes for either
@@ -214,8 +208,46 @@ HWY_INLINE void SplitPairs(const MatmulArgs& args, const MatmulRange& range,
   }
 }
 
-// B row-major [n,k]: dot products of the rows of A with four rows of B at a time, one from each
-// quarter of the range: four streams, each from end to end, are what the prefetchers of CPUs like.
+// B row-major [n,k]: dot products of the rows of A with kColumns rows of B at a time, one from each
+// such part of the range: few streams, each from end to end, are what the prefetchers of CPUs like.
+template <typename T, size_t kMostRows, size_t kColumns>
+HWY_INLINE void RunDots(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                        const float* a, size_t a_row) {
+  const Addend add = EpilogueAddend(args);
+  const size_t b_n = args.b.strided.col_stride;
+  // The passes over the same columns share out the rows that are fetched.
+  const size_t passes = CeilDiv(range.m_end - range.m_begin, kMostRows);
+  const size_t fetch = passes == 1 ? kColumns : passes == 2 ? 2 : 1;
+  // The last part may be shorter.
+  const size_t part = CeilDiv(range.n_end - range.n_begin, kColumns);
+  for (size_t i = 0; i < part; ++i) {
+    const size_t first = range.n_begin + i;
+    const size_t columns = std::min(kColumns, CeilDiv(range.n_end - first, part));
+    const T* w[kColumns];
+    for (size_t j = 0; j < kColumns; ++j) {
+      w[j] = weights + (first + std::min(j, columns - 1) * part) * b_n;
+    }
+    for (size_t row = range.m_begin; row < range.m_end; row += kMostRows) {
+      const size_t rows = std::min(kMostRows, range.m_end - row);
+      const size_t fetched = (row - range.m_begin) / kMostRows * fetch;
+      const float* x = a + (row - range.m_begin) * a_row;
+      const T* ahead = w[0] + (kAheadRows<T> + fetched * part) * b_n;
+      float sums[kMostRows * kDotColumns];
+      SelectDot<T, kMostRows, kColumns>(rows, std::min(fetch, kColumns - fetched))(
+          x, a_row, w, ahead, part * b_n, args.k, sums);
+      for (size_t r = 0; r < rows; ++r) {
+        float* c = args.c + (row + r) * args.c_stride + first;
+        const float* addend =
+            add.data == nullptr ? nullptr : add.data + (row + r) * add.stride + first;
+        for (size_t j = 0; j < columns; ++j) {
+          const float sum = sums[r * kDotColumns + j];
+          c[j * part] = addend == nullptr ? sum : addend[j * part] + sum;
+        }
+      }
+    }
+  }
+}
+
 template <typename T>
 HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const MatmulRange& range,
                                 float* scratch) {
@@ -226,37 +258,10 @@ HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const 
     a = scratch;
     a_row = SplitSteps(args.k);
   }
-  const Addend add = EpilogueAddend(args);
-  const size_t b_n = args.b.strided.col_stride;
-  // The passes over four columns share out the rows that are fetched.
-  const size_t passes = CeilDiv(range.m_end - range.m_begin, kDotRows);
-  const size_t fetch = passes == 1 ? 4 : passes == 2 ? 2 : 1;
-  // The last quarter may be shorter.
-  const size_t quarter = CeilDiv(range.n_end - range.n_begin, kDotColumns);
-  for (size_t i = 0; i < quarter; ++i) {
-    const size_t first = range.n_begin + i;
-    const size_t columns = std::min(kDotColumns, CeilDiv(range.n_end - first, quarter));
-    const T* w[kDotColumns];
-    for (size_t j = 0; j < kDotColumns; ++j) {
-      w[j] = weights + (first + std::min(j, columns - 1) * quarter) * b_n;
-    }
-    for (size_t row = range.m_begin; row < range.m_end; row += kDotRows) {
-      const size_t rows = std::min(kDotRows, range.m_end - row);
-      const size_t pass = (row - range.m_begin) / kDotRows;
-      const float* x = a + (row - range.m_begin) * a_row;
-      const T* ahead = w[0] + (kAheadRows<T> + pass * fetch * quarter) * b_n;
-      float sums[kDotRows * kDotColumns];
-      SelectDot<T>(rows, fetch)(x, a_row, w, ahead, quarter * b_n, args.k, sums);
-      for (size_t r = 0; r < rows; ++r) {
-        float* c = args.c + (row + r) * args.c_stride + first;
-        const float* addend =
-            add.data == nullptr ? nullptr : add.data + (row + r) * add.stride + first;
-        for (size_t j = 0; j < columns; ++j) {
-          const float sum = sums[r * kDotColumns + j];
-          c[j * quarter] = addend == nullptr ? sum : addend[j * quarter] + sum;
-        }
-      }
-    }
+  if (range.m_end - range.m_begin <= kDotRows) {
+    RunDots<T, kDotRows, kDotColumns>(args, weights, range, a, a_row);
+  } else {
+    RunDots<T, kManyDotRows, kManyDotColumns>(args, weights, range, a, a_row);
   }
 }
 
