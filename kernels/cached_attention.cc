@@ -95,16 +95,31 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
   }
 }
 
-// <a, b> for b of any length, a padded with zeros to whole vectors.
-HWY_INLINE float Dot(F32 d, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+// out[i] = <q, key i> for kKeys rows of any length, q padded with zeros to whole vectors. Each has
+// the same bits however many there are.
+template <size_t kKeys>
+HWY_INLINE void Dots(F32 d, const float* HWY_RESTRICT q, const float* HWY_RESTRICT key,
+                     size_t stride, size_t n, float* HWY_RESTRICT out) {
+  static_assert(kKeys == 1 || kKeys == 4);
   const size_t lanes = hn::Lanes(d);
-  V32 sum = hn::Zero(d);
-  size_t c = 0;
-  for (; c + lanes <= n; c += lanes) {
-    sum = hn::MulAdd(hn::LoadU(d, a + c), hn::LoadU(d, b + c), sum);
+  V32 s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  for (size_t c = 0; c < n; c += lanes) {
+    const V32 x = hn::LoadU(d, q + c);
+    const bool whole = c + lanes <= n;
+    const auto load = [&](size_t i) HWY_ATTR {
+      const float* const from = key + i * stride + c;
+      return HWY_LIKELY(whole) ? hn::LoadU(d, from) : hn::LoadN(d, from, n - c);
+    };
+    s0 = hn::MulAdd(x, load(0), s0);
+    if constexpr (kKeys == 4) {
+      s1 = hn::MulAdd(x, load(1), s1);
+      s2 = hn::MulAdd(x, load(2), s2);
+      s3 = hn::MulAdd(x, load(3), s3);
+    }
   }
-  if (c < n) sum = hn::MulAdd(hn::LoadU(d, a + c), hn::LoadN(d, b + c, n - c), sum);
-  return hn::ReduceSum(d, sum);
+  float sums[4];
+  SumLanes(d, s0, s1, s2, s3, sums);
+  std::copy_n(sums, kKeys, out);
 }
 
 // What the row-by-row path keeps of one token and head.
@@ -178,15 +193,17 @@ HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, 
 }
 
 // Rows of keys that are fetched before their use; values are fetched beside the keys of their row.
-constexpr size_t kFetchRows = 4;
+// Into L2: together with the rows at work they are more than an L1 of 32 KiB holds.
+constexpr size_t kFetchRows = 8;
 
 // n floats that lie `ahead` of p.
 HWY_INLINE void FetchRow(const float* p, size_t ahead, size_t n) {
   constexpr size_t kLineFloats = 16;
-  for (size_t c = 0; c < n; c += kLineFloats) FetchAhead(p + c, ahead);
+  for (size_t c = 0; c < n; c += kLineFloats) FetchAheadToL2(p + c, ahead);
 }
 
-// The keys [k0, k0 + keys) of all heads, each row of the caches read once from left to right.
+// The keys [k0, k0 + keys) of all heads, each row of the caches read once from left to right, four
+// rows side by side.
 HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_t keys,
                                  const CachedQueries& queries) {
   const size_t tokens = p.q.rows;
@@ -195,21 +212,26 @@ HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_
     const size_t end = p.EndFor(token);
     return end <= k0 ? 0 : std::min(keys, end - k0);
   };
-  for (size_t j = 0; j < keys; ++j) {
+  for (size_t j = 0; j < keys; j += 4) {
     const float* const key = p.k.Row(k0 + j);
     for (size_t i = 0; i < tokens; ++i) {
-      if (j >= seen(i)) continue;
+      const size_t n = seen(i);
       const float* q = queries.q + i * p.heads * queries.stride;
       float* score = queries.scores + i * p.heads * kTile + j;
       for (size_t kv = 0; kv < p.kv_heads; ++kv) {
-        if (i + 1 == tokens) {
-          FetchRow(key + kv * p.head_dim, kFetchRows * p.k.stride, p.head_dim);
-          FetchRow(p.v.Row(k0 + j) + kv * p.head_dim, 0, p.head_dim);
+        const size_t column = kv * p.head_dim;
+        for (size_t r = j; i + 1 == tokens && r < std::min(j + 4, keys); ++r) {
+          FetchRow(p.k.Row(k0 + r) + column, kFetchRows * p.k.stride, p.head_dim);
+          FetchRow(p.v.Row(k0 + r) + column, 0, p.head_dim);
         }
-        for (size_t g = 0; g < p.group; ++g) {
-          *score = Dot(d, q, key + kv * p.head_dim, p.head_dim);
-          q += queries.stride;
-          score += kTile;
+        for (size_t g = 0; g < p.group; ++g, q += queries.stride, score += kTile) {
+          if (j + 4 <= n) {
+            Dots<4>(d, q, key + column, p.k.stride, p.head_dim, score);
+          } else {
+            for (size_t r = j; r < n; ++r) {
+              Dots<1>(d, q, key + (r - j) * p.k.stride + column, 0, p.head_dim, score + r - j);
+            }
+          }
         }
       }
     }
