@@ -47,6 +47,8 @@ std::string VersionText();
 void SayDtype(const std::string& dtype);
 // "float32", or for "bf16" what computes it here: "bf16 (AMX tiles)".
 std::string DescribeDtype(const std::string& dtype);
+// Says on stderr where --dtype bf16 would be faster than float32.
+void SuggestBf16();
 
 // The help of one command, of all, and where to find them.
 std::string CommandHelp(const Command& command, const Options& options);

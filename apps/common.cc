@@ -33,6 +33,12 @@ void SayDtype(const std::string& dtype) {
   if (dtype != "float32") Stderr().Line("Arithmetic: " + DescribeDtype(dtype));
 }
 
+void SuggestBf16() {
+  const kernels::Bf16Unit unit = kernels::MatmulBf16Unit();
+  if (unit == kernels::Bf16Unit::kFloat32 || !kernels::HasBf16Unit(unit)) return;
+  Stderr().Line("Note: --dtype bf16 trains faster on this CPU, to the same loss");
+}
+
 void CheckFolderOf(model::FileSystem& files, const std::string& path) {
   if (path.empty()) return;
   if (model::IsDirectory(files, path)) throw model::UsageError(path + " is a folder; name a file");

@@ -90,7 +90,8 @@ void SetMatmulCacheBytes(size_t bytes);
 // What computes products that may round to bf16. Chosen by the CPU alone, never by timing.
 enum class Bf16Unit : uint8_t {
   kFloat32,  // no fast instruction: bf16 weights are widened, nothing else is rounded
-  kDot,      // vector dot products of pairs (Zen 4 and later, Arm with BF16)
+  kDot,      // vector dot products of pairs (Zen 4 and later, Arm with BF16); smaller products than
+             // 64 in some dimension stay float32
   kAmx,      // Intel's tiles
 };
 Bf16Unit MatmulBf16Unit();
