@@ -260,7 +260,6 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
   if (NothingLeft(run)) return 0;
   for (const std::string& notice : run.text.notices) Stderr().Line("Note: " + notice);
-  if (!resume_ && !options.Given("dtype")) SuggestBf16();
   if (run.plan.dtype == "bf16") gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true);
 
   TrainPrinter printer;
@@ -284,6 +283,7 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   if (!Stderr().quiet()) {
     SayOnStop("\nStopping after this step; once more: at once, without saving\n");
   }
+  if (!resume_ && !options.Given("dtype")) SuggestBf16();
   for (const std::string& line : DescribePlan({.plan = &trainer.plan(),
                                                .text = &run.text,
                                                .memory = trainer.memory(),

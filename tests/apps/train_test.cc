@@ -60,6 +60,19 @@ std::string Weights(const std::string& run, int step) {
 
 }  // namespace
 
+TEST_CASE("train says where bf16 would be faster, unless that was decided") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(20));
+  const std::string machine = Succeed({"info", "--machine"}).output;
+  const bool faster = Contains(machine, "bf16 (dot products)") || Contains(machine, "AMX tiles");
+  const auto noted = [&](const std::vector<std::string>& words) {
+    return Contains(Succeed(words).messages, "--dtype bf16 trains faster");
+  };
+  CHECK(noted(Tiny(data, folder / "open", {"--steps", "1"})) == faster);
+  CHECK_FALSE(noted(Tiny(data, folder / "given", {"--steps", "1", "--dtype", "float32"})));
+  CHECK_FALSE(noted({"train", "--resume", folder / "open", "--steps", "2"}));
+}
+
 TEST_CASE("train, stop, resume, generate, eval") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(200));
