@@ -10,6 +10,7 @@
 namespace lanewise::runtime {
 namespace {
 
+using kernels::Bf16Unit;
 using kernels::MatmulArgs;
 using kernels::MatmulTile;
 
@@ -31,12 +32,14 @@ struct Grid {
 };
 
 // Time of a product cut into a grid, in multiply-adds of one vector of columns by one row: the
-// tiles, and what each range packs of B and A for itself. A row-major A is read where it lies; AMX
-// computes so fast that packing counts more.
+// tiles, and what each range packs of B and A for itself. A row-major A is read where it lies, but
+// converted for bf16; AMX computes so fast that packing counts more.
 double CostOf(const MatmulArgs& args, const MatmulTile& tile, const Grid& grid, size_t workers,
-              bool amx) {
+              Bf16Unit unit) {
+  const bool amx = unit == Bf16Unit::kAmx;
   const double pack_b = amx ? 24 : 3;
-  const double pack_a = amx ? 8 : args.a.col_stride == 1 ? 0.5 : 4;
+  const double read_a = unit == Bf16Unit::kDot ? 6 : 0.5;
+  const double pack_a = amx ? 8 : args.a.col_stride == 1 ? read_a : 4;
   const auto rows = static_cast<double>(CeilDiv(CeilDiv(args.m, tile.rows), grid.rows) * tile.rows);
   const auto columns =
       static_cast<double>(CeilDiv(CeilDiv(args.n, tile.columns), grid.columns) * tile.columns);
@@ -48,7 +51,8 @@ double CostOf(const MatmulArgs& args, const MatmulTile& tile, const Grid& grid, 
 }
 
 // The cheapest of the grids with one or two ranges a worker.
-Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers, bool amx) {
+Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers, Bf16Unit unit) {
+  const bool amx = unit == Bf16Unit::kAmx;
   const double weights = static_cast<double>(args.n) * static_cast<double>(args.k);
   const double work = weights * std::max(2.0 * static_cast<double>(args.m), kReadFlops);
   const auto useful =
@@ -58,11 +62,11 @@ Grid ChooseGrid(const MatmulArgs& args, const MatmulTile& tile, size_t workers, 
   if (workers < 2) return best;
   const size_t tiles_m = CeilDiv(args.m, tile.rows);
   const size_t tiles_n = CeilDiv(args.n, tile.columns);
-  double best_cost = CostOf(args, tile, best, workers, amx);
+  double best_cost = CostOf(args, tile, best, workers, unit);
   for (const size_t ranges : {workers, std::min(2 * workers, useful)}) {
     for (size_t rows = 1; rows <= std::min(ranges, tiles_m); ++rows) {
       const Grid grid{.rows = rows, .columns = std::min(ranges / rows, tiles_n)};
-      const double cost = CostOf(args, tile, grid, workers, amx);
+      const double cost = CostOf(args, tile, grid, workers, unit);
       if (cost >= best_cost) continue;
       best_cost = cost;
       best = grid;
@@ -104,10 +108,10 @@ size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers, bool
 }
 
 void Matmul(const Parallel& par, const MatmulArgs& args, std::span<std::byte> scratch) {
-  const bool amx = args.bf16 && args.m > kernels::kMatmulSkinnyRows &&
-                   kernels::MatmulBf16Unit() == kernels::Bf16Unit::kAmx;
+  const Bf16Unit unit = args.bf16 && args.m > kernels::kMatmulSkinnyRows ? kernels::MatmulBf16Unit()
+                                                                         : Bf16Unit::kFloat32;
   const MatmulTile tile = kernels::MatmulTileSize(args.bf16);
-  const Grid grid = ChooseGrid(args, tile, par.max_workers(), amx);
+  const Grid grid = ChooseGrid(args, tile, par.max_workers(), unit);
   if (grid.rows * grid.columns <= 1) {
     kernels::Matmul(args, scratch);
     return;
