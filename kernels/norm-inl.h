@@ -12,6 +12,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/loop-inl.h"
+#include "kernels/targets.h"
 #include "kernels/view.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -172,14 +173,15 @@ constexpr size_t kFetchFloats = size_t{1} << 17;
 // And more than this in no cache. Zen 4 reads and writes them twice as fast one row after the other
 // as four in turn with their lines fetched; Intel's CPUs do not.
 constexpr size_t kMemoryFloats = size_t{1} << 22;
-constexpr bool kInOrderFromMemory = HWY_TARGET == HWY_AVX3_ZEN4;
+inline bool InOrder(Mat<const float> x) {
+  return x.rows * x.cols > kMemoryFloats && IsZen4OrLater();
+}
 
 template <bool kCentered>
 void Forward(const ForwardArgs& args) {
-  const size_t floats = args.x.rows * args.x.cols;
-  if (kInOrderFromMemory && floats > kMemoryFloats) {
+  if (InOrder(args.x)) {
     ForwardInOrder<kCentered>(args);
-  } else if (floats > kFetchFloats) {
+  } else if (args.x.rows * args.x.cols > kFetchFloats) {
     ForwardAll<kCentered, true>(args);
   } else {
     ForwardAll<kCentered, false>(args);
@@ -305,7 +307,7 @@ HWY_INLINE void BackwardRows(DF d, const BackwardArgs& args, size_t r) {
 template <bool kCentered>
 void Backward(BackwardArgs args) {  // by value: nothing stored can change it
   const DF d;
-  const bool in_order = kInOrderFromMemory && args.x.rows * args.x.cols > kMemoryFloats;
+  const bool in_order = InOrder(args.x);
   size_t r = 0;
   for (; !in_order && r + 4 <= args.x.rows; r += 4) BackwardRows<kCentered, 4>(d, args, r);
   for (; r < args.x.rows; ++r) BackwardRows<kCentered, 1>(d, args, r);

@@ -56,6 +56,14 @@ const char* TargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(ThisTarge
 
 size_t VectorBytes() { return HWY_DYNAMIC_DISPATCH(ThisVectorBytes)(); }
 
+bool IsZen4OrLater() {
+#if HWY_ARCH_X86 && (HWY_COMPILER_GCC || HWY_COMPILER_CLANG)
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
 std::vector<const char*> SupportedTargetNames() {
   std::vector<const char*> names;
   for (int64_t rest = AvailableTargets(); rest != 0; rest &= rest - 1) {

@@ -19,6 +19,10 @@ std::vector<const char*> SupportedTargetNames();
 // Bytes of one vector of the target that runs now.
 size_t VectorBytes();
 
+// Whether this CPU is AMD's with AVX-512 (Zen 4 and later), whatever target runs: some orders of
+// reading and writing memory that others gain by are slow there.
+bool IsZen4OrLater();
+
 // Makes all kernels run the named target (letter case is ignored), or the best one again with "" or
 // "auto". False, and nothing changed, if the name is not one of SupportedTargetNames().
 // Process-wide; must not be called while a kernel runs.
