@@ -44,8 +44,9 @@ HWY_INLINE uint32_t PairOf(uint32_t first, uint32_t second) { return (first >> 1
 
 // Whether the CPU rounds to bf16 itself. As its products do, it takes what is below 2^-126 for
 // zero.
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_ZEN4
-inline constexpr bool kNativeRound = true;
+#undef LW_ROUNDS_ITSELF
+#define LW_ROUNDS_ITSELF (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_ZEN4)
+#if LW_ROUNDS_ITSELF
 using D16 = hn::Repartition<uint16_t, DF>;
 
 HWY_INLINE hn::Vec<D16> RoundBoth(VF first, VF second) {
@@ -68,7 +69,6 @@ HWY_INLINE VU PairRows(const BFloat16* first, const BFloat16* second) {
                               hn::LoadU(half, reinterpret_cast<const uint16_t*>(first))));
 }
 #else
-inline constexpr bool kNativeRound = false;
 template <typename T>
 HWY_INLINE VU PairRows(const T* first, const T* second) {
   return Pair(UpperHalf(first), UpperHalf(second));
@@ -254,7 +254,7 @@ HWY_INLINE void PackBf16Rows(const float* a, size_t a_row, size_t a_k, size_t ro
     BFloat16* to = out + r * out_row;
     size_t k = common;
     if (a_k == 1) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_ZEN4
+#if LW_ROUNDS_ITSELF
       for (; k + 2 * lanes <= steps; k += 2 * lanes) {
         hn::StoreU(RoundBoth(hn::LoadU(d, from + k), hn::LoadU(d, from + k + lanes)), D16(),
                    reinterpret_cast<uint16_t*>(to + k));

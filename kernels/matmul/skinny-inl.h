@@ -92,11 +92,11 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
     const VF x##r = load(x + r * x_row + at); \
     LW_DOT_COLUMNS(LW_DOT_FMA, r)             \
   }
-#define LW_DOT_ROWS(load, at)                                                                     \
-  LW_DOT_ROW(0, load, at)                                                                         \
-  LW_DOT_ROW(1, load, at)                                                                         \
-  LW_DOT_ROW(2, load, at) LW_DOT_ROW(3, load, at) LW_DOT_ROW(4, load, at) LW_DOT_ROW(5, load, at) \
-      LW_DOT_ROW(6, load, at) LW_DOT_ROW(7, load, at)
+#define LW_DOT_TWO_ROWS(a, b, load, at) LW_DOT_ROW(a, load, at) LW_DOT_ROW(b, load, at)
+#define LW_DOT_FOUR_ROWS(a, b, c, e, load, at) \
+  LW_DOT_TWO_ROWS(a, b, load, at) LW_DOT_TWO_ROWS(c, e, load, at)
+#define LW_DOT_ROWS(load, at) \
+  LW_DOT_FOUR_ROWS(0, 1, 2, 3, load, at) LW_DOT_FOUR_ROWS(4, 5, 6, 7, load, at)
 #define LW_DOT_STEP(load)                                           \
   const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i); \
   VF v3 = v2;                                                       \
@@ -147,6 +147,8 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
 #undef LW_DOT_PAIR_STEP
 #undef LW_DOT_STEP
 #undef LW_DOT_ROWS
+#undef LW_DOT_FOUR_ROWS
+#undef LW_DOT_TWO_ROWS
 #undef LW_DOT_ROW
 #undef LW_DOT_FMA
 }
