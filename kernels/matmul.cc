@@ -37,6 +37,7 @@ void MatmulOf(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
 }
 
 bool IsSkinnyOf(const MatmulArgs& args) { return matmul::IsSkinny(args); }
+bool IsSkinnyDotOf(const MatmulArgs& args) { return matmul::IsSkinnyDot(args); }
 
 size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
   return std::max(matmul::BlockedProduct::ScratchBytes(m, n, k), matmul::SkinnyScratchBytes(m, k));
@@ -53,22 +54,30 @@ namespace lanewise::kernels {
 
 HWY_EXPORT(MatmulOf);
 HWY_EXPORT(IsSkinnyOf);
+HWY_EXPORT(IsSkinnyDotOf);
 HWY_EXPORT(ScratchBytesOf);
 HWY_EXPORT(TileSizeOf);
 
 namespace {
 
-// Dot products are twice as fast as float32, but both operands are converted first: with fewer
-// rows, columns or steps that takes longer than it saves.
+// Dot products are twice as fast as float32, but operands are converted first: with fewer rows
+// (unless they are so few that the weights are read in place), columns or steps that takes longer
+// than it saves.
 constexpr size_t kLeastForDot = 64;
 
 bool RoundsToBf16(const MatmulArgs& args) {
   if (!args.bf16) return false;
-  const Bf16Unit unit = MatmulBf16Unit();
-  if (unit == Bf16Unit::kFloat32) return false;
-  if (unit == Bf16Unit::kDot && std::min({args.m, args.n, args.k}) < kLeastForDot) return false;
-  // With few rows the work is to read the weights, and float32 arithmetic is free.
-  return !HWY_DYNAMIC_DISPATCH(IsSkinnyOf)(args);
+  switch (MatmulBf16Unit()) {
+    case Bf16Unit::kFloat32:
+      return false;
+    case Bf16Unit::kDot:
+      return std::min(args.n, args.k) >= kLeastForDot &&
+             (args.m >= kLeastForDot || HWY_DYNAMIC_DISPATCH(IsSkinnyDotOf)(args));
+    case Bf16Unit::kAmx:
+      // With few rows the work is to read the weights, and float32 arithmetic is free.
+      return !HWY_DYNAMIC_DISPATCH(IsSkinnyOf)(args);
+  }
+  return false;
 }
 
 }  // namespace

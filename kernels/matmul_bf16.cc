@@ -18,7 +18,11 @@ namespace HWY_NAMESPACE {
 void MatmulBf16Of(const MatmulArgs& args, const MatmulRange& range, bool amx, bool emulated,
                   void* scratch) {
   if (range.m_begin >= range.m_end || range.n_begin >= range.n_end) return;
-  matmul::Bf16Product(args, range, amx, emulated, scratch).Run();
+  if (!amx && matmul::IsSkinnyDot(args)) {
+    matmul::RunSkinnyDot(args, range, scratch);
+  } else {
+    matmul::Bf16Product(args, range, amx, emulated, scratch).Run();
+  }
 }
 
 size_t Bf16ScratchBytesOf(size_t m, size_t n, size_t k, bool amx) {

@@ -18,6 +18,7 @@
 #include "kernels/matmul/bf16_tile.h"
 #include "kernels/matmul/dot-inl.h"
 #include "kernels/matmul/parts-inl.h"
+#include "kernels/matmul/skinny-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
@@ -262,6 +263,16 @@ class Bf16Product {
   BFloat16* const a_;
   BFloat16* const b_;
 };
+
+// Few rows against bf16 weights: these are read in place, only the rows of A are converted.
+HWY_INLINE void RunSkinnyDot(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
+  const size_t padded = SplitSteps(args.k);
+  const MatmulOperand& a = args.a;
+  BFloat16* rows = reinterpret_cast<BFloat16*>(AlignUp(scratch));
+  PackBf16Rows(a.data + range.m_begin * a.row_stride, a.row_stride, a.col_stride,
+               range.m_end - range.m_begin, args.k, padded, rows, padded);
+  RunSkinnyAlongK(args, args.b.bf16, range, rows, padded);
+}
 
 }  // namespace matmul
 }  // namespace HWY_NAMESPACE

@@ -30,24 +30,6 @@ using kernels::matmul::kBf16Steps;
 inline constexpr bool kNativeDot = LANEWISE_BF16_DOT;
 inline constexpr bool kFastDot = kNativeDot && HWY_TARGET != HWY_AVX3_SPR;
 
-// Pairs of bf16, each in one float32's place.
-using VPairs = hn::Vec<hn::RebindToUnsigned<DF>>;
-
-// sum + the product of the pairs.
-HWY_INLINE VF DotPairs(VPairs a, VPairs b, VF sum) {
-  const DF d;
-#if LANEWISE_BF16_DOT
-  const hn::Repartition<hwy::bfloat16_t, DF> dh;
-  VF unused = hn::Zero(d);
-  return hn::ReorderWidenMulAccumulate(d, hn::BitCast(dh, a), hn::BitCast(dh, b), sum, unused);
-#else
-  const hn::RebindToUnsigned<DF> du;
-  const VPairs upper = hn::Set(du, 0xFFFF0000U);
-  sum = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), sum);
-  return hn::MulAdd(hn::BitCast(d, hn::And(a, upper)), hn::BitCast(d, hn::And(b, upper)), sum);
-#endif
-}
-
 inline constexpr size_t kDotRowsLow = 4;
 
 #define LW_DOT_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)

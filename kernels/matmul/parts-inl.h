@@ -46,6 +46,24 @@ HWY_INLINE VF LoadWideN(const BFloat16* p, size_t n) { return bf16::LoadN(DF(), 
 HWY_INLINE float Widen(float x) { return x; }
 HWY_INLINE float Widen(BFloat16 x) { return bf16::Widen(x); }
 
+// Pairs of bf16, each in one float32's place.
+using DPairs = hn::RebindToUnsigned<DF>;
+using VPairs = hn::Vec<DPairs>;
+
+// sum + the product of the pairs.
+HWY_INLINE VF DotPairs(VPairs a, VPairs b, VF sum) {
+  const DF d;
+#if LANEWISE_BF16_DOT
+  const hn::Repartition<hwy::bfloat16_t, DF> dh;
+  VF unused = hn::Zero(d);
+  return hn::ReorderWidenMulAccumulate(d, hn::BitCast(dh, a), hn::BitCast(dh, b), sum, unused);
+#else
+  const VPairs upper = hn::Set(DPairs(), 0xFFFF0000U);
+  sum = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), sum);
+  return hn::MulAdd(hn::BitCast(d, hn::And(a, upper)), hn::BitCast(d, hn::And(b, upper)), sum);
+#endif
+}
+
 HWY_INLINE size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
 HWY_INLINE size_t TileColumns() { return kTileVectors * hn::Lanes(DF()); }

@@ -51,14 +51,15 @@ inline constexpr size_t kManyDotColumns = kTileRows == 8 ? 3 : kDotColumns;
 #define LW_DOT_EACH_ROW(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
 // Pairs of bf16 as they lie, and the even and odd ones of them as float32: one operation each.
-using DPairs = hn::RebindToUnsigned<DF>;
-using VPairs = hn::Vec<DPairs>;
 HWY_INLINE VPairs LoadPairs(const BFloat16* p) {
   VPairs pairs = hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
 #if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && (HWY_COMPILER_GCC || HWY_COMPILER_CLANG)
   __asm__("" : "+v"(pairs.raw));  // or it would be loaded twice, once for either half
 #endif
   return pairs;
+}
+HWY_INLINE VPairs LoadPairsOnce(const BFloat16* p) {
+  return hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
 }
 HWY_INLINE VPairs LoadPairsN(const BFloat16* p, size_t n) {
   const hn::Repartition<uint16_t, DF> d16;
@@ -69,10 +70,14 @@ HWY_INLINE VF OddOf(VPairs pairs) {
   return hn::BitCast(DF(), hn::And(pairs, hn::Set(DPairs(), 0xFFFF0000U)));
 }
 
+HWY_INLINE VF AddProducts(VF x, VF w, VF sum) { return hn::MulAdd(x, w, sum); }
+HWY_INLINE VF AddProducts(VPairs x, VPairs w, VF sum) { return DotPairs(x, w, sum); }
+
 // out[r * 4 + j] = sum_k x[r, k] * w[j, k] for kRows rows and kColumns columns, whose addresses are
-// in `w`. Fetches kFetch rows of `ahead` meanwhile. Against bf16, x comes from SplitPairs.
-template <typename T, size_t kRows, size_t kColumns, size_t kFetch>
-void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, size_t ahead_row,
+// in `w`. Fetches kFetch rows of `ahead` meanwhile. Against bf16 weights, rows of floats come from
+// SplitPairs, rows of bf16 have zeros to the end of a vector.
+template <typename X, typename T, size_t kRows, size_t kColumns, size_t kFetch>
+void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t ahead_row,
              size_t k, float* HWY_RESTRICT out) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
@@ -86,24 +91,24 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
   LW_DOT_EACH_ROW(LW_DOT_DECLARE_ROW)
 #undef LW_DOT_DECLARE_ROW
 #define LW_DOT_FMA(r, j) \
-  if constexpr (kColumns > j) s##r##j = hn::MulAdd(x##r, v##j, s##r##j);
-#define LW_DOT_ROW(r, load, at)               \
-  if constexpr (kRows > r) {                  \
-    const VF x##r = load(x + r * x_row + at); \
-    LW_DOT_COLUMNS(LW_DOT_FMA, r)             \
+  if constexpr (kColumns > j) s##r##j = AddProducts(x##r, v##j, s##r##j);
+#define LW_DOT_ROW(r, load, at)                 \
+  if constexpr (kRows > r) {                    \
+    const auto x##r = load(x + r * x_row + at); \
+    LW_DOT_COLUMNS(LW_DOT_FMA, r)               \
   }
 #define LW_DOT_TWO_ROWS(a, b, load, at) LW_DOT_ROW(a, load, at) LW_DOT_ROW(b, load, at)
 #define LW_DOT_FOUR_ROWS(a, b, c, e, load, at) \
   LW_DOT_TWO_ROWS(a, b, load, at) LW_DOT_TWO_ROWS(c, e, load, at)
 #define LW_DOT_ROWS(load, at) \
   LW_DOT_FOUR_ROWS(0, 1, 2, 3, load, at) LW_DOT_FOUR_ROWS(4, 5, 6, 7, load, at)
-#define LW_DOT_STEP(load)                                           \
-  const VF v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i); \
-  VF v3 = v2;                                                       \
-  if constexpr (kColumns > 3) v3 = load(w3 + i);                    \
-  (void)v3;                                                         \
-  LW_DOT_ROWS(load, i)
-#define LW_DOT_PAIR_STEP(load)                                                   \
+#define LW_DOT_STEP(load, load_x)                                     \
+  const auto v0 = load(w0 + i), v1 = load(w1 + i), v2 = load(w2 + i); \
+  auto v3 = v2;                                                       \
+  if constexpr (kColumns > 3) v3 = load(w3 + i);                      \
+  (void)v3;                                                           \
+  LW_DOT_ROWS(load_x, i)
+#define LW_DOT_SPLIT_STEP(load)                                                  \
   const VPairs p0 = load(w0 + i), p1 = load(w1 + i), p2 = load(w2 + i);          \
   VPairs p3 = p2;                                                                \
   if constexpr (kColumns > 3) p3 = load(w3 + i);                                 \
@@ -118,6 +123,7 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
 #define LW_DOT_LOAD_N(p) LoadWideN(p, k - i)
 #define LW_DOT_LOAD_PAIRS_N(p) LoadPairsN(p, k - i)
   constexpr bool kPairs = std::is_same_v<T, BFloat16>;
+  constexpr bool kRounded = std::is_same_v<X, BFloat16>;
   const size_t step = kPairs ? 2 * lanes : lanes;
   size_t i = 0;
   for (; i + step <= k; i += step) {
@@ -125,17 +131,21 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
     if constexpr (kFetch > 1) PrefetchToL2(ahead + ahead_row + i);
     if constexpr (kFetch > 2) PrefetchToL2(ahead + 2 * ahead_row + i);
     if constexpr (kFetch > 3) PrefetchToL2(ahead + 3 * ahead_row + i);
-    if constexpr (kPairs) {
-      LW_DOT_PAIR_STEP(LoadPairs)
+    if constexpr (kRounded) {
+      LW_DOT_STEP(LoadPairs, LoadPairsOnce)
+    } else if constexpr (kPairs) {
+      LW_DOT_SPLIT_STEP(LoadPairs)
     } else {
-      LW_DOT_STEP(LoadWide)
+      LW_DOT_STEP(LoadWide, LoadWide)
     }
   }
   if (i < k) {
-    if constexpr (kPairs) {
-      LW_DOT_PAIR_STEP(LW_DOT_LOAD_PAIRS_N)
+    if constexpr (kRounded) {
+      LW_DOT_STEP(LW_DOT_LOAD_PAIRS_N, LoadPairsOnce)
+    } else if constexpr (kPairs) {
+      LW_DOT_SPLIT_STEP(LW_DOT_LOAD_PAIRS_N)
     } else {
-      LW_DOT_STEP(LW_DOT_LOAD_N)
+      LW_DOT_STEP(LW_DOT_LOAD_N, LW_DOT_LOAD_N)
     }
   }
 #define LW_DOT_STORE(r) \
@@ -144,7 +154,7 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
 #undef LW_DOT_STORE
 #undef LW_DOT_LOAD_PAIRS_N
 #undef LW_DOT_LOAD_N
-#undef LW_DOT_PAIR_STEP
+#undef LW_DOT_SPLIT_STEP
 #undef LW_DOT_STEP
 #undef LW_DOT_ROWS
 #undef LW_DOT_FOUR_ROWS
@@ -156,23 +166,23 @@ void DotTile(const float* x, size_t x_row, const T* const* w, const T* ahead, si
 #undef LW_DOT_EACH_ROW
 #undef LW_DOT_COLUMNS
 
-template <typename T>
-using DotFunction = void (*)(const float*, size_t, const T* const*, const T*, size_t, size_t,
-                             float*);
+template <typename X, typename T>
+using DotFunction = void (*)(const X*, size_t, const T* const*, const T*, size_t, size_t, float*);
 
 // For every number of rows from 1: tiles of `rows` by kColumns that fetch kFetch rows.
-template <typename T, size_t kColumns, size_t kFetch, size_t... kIndex>
-constexpr std::array<DotFunction<T>, sizeof...(kIndex)> DotTiles(std::index_sequence<kIndex...>) {
-  return {&DotTile<T, kIndex + 1, kColumns, kFetch>...};
+template <typename X, typename T, size_t kColumns, size_t kFetch, size_t... kIndex>
+constexpr std::array<DotFunction<X, T>, sizeof...(kIndex)> FewRowTiles(
+    std::index_sequence<kIndex...>) {
+  return {&DotTile<X, T, kIndex + 1, kColumns, kFetch>...};
 }
 
 // `fetch`: 1, 2, or all the columns.
-template <typename T, size_t kMostRows, size_t kColumns>
-HWY_INLINE DotFunction<T> SelectDot(size_t rows, size_t fetch) {
+template <typename X, typename T, size_t kMostRows, size_t kColumns>
+HWY_INLINE DotFunction<X, T> SelectDot(size_t rows, size_t fetch) {
   constexpr auto kRows = std::make_index_sequence<kMostRows>();
-  static constexpr std::array<DotFunction<T>, kMostRows> kTable[3] = {
-      DotTiles<T, kColumns, 1>(kRows), DotTiles<T, kColumns, 2>(kRows),
-      DotTiles<T, kColumns, kColumns>(kRows)};
+  static constexpr std::array<DotFunction<X, T>, kMostRows> kTable[3] = {
+      FewRowTiles<X, T, kColumns, 1>(kRows), FewRowTiles<X, T, kColumns, 2>(kRows),
+      FewRowTiles<X, T, kColumns, kColumns>(kRows)};
   return kTable[fetch < 3 ? fetch - 1 : 2][rows - 1];
 }
 
@@ -212,9 +222,9 @@ HWY_INLINE void SplitPairs(const MatmulArgs& args, const MatmulRange& range,
 
 // B row-major [n,k]: dot products of the rows of A with kColumns rows of B at a time, one from each
 // such part of the range: few streams, each from end to end, are what the prefetchers of CPUs like.
-template <typename T, size_t kMostRows, size_t kColumns>
+template <size_t kMostRows, size_t kColumns, typename X, typename T>
 HWY_INLINE void RunDots(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                        const float* a, size_t a_row) {
+                        const X* a, size_t a_row) {
   const Addend add = EpilogueAddend(args);
   const size_t b_n = args.b.strided.col_stride;
   // The passes over the same columns share out the rows that are fetched.
@@ -232,10 +242,10 @@ HWY_INLINE void RunDots(const MatmulArgs& args, const T* weights, const MatmulRa
     for (size_t row = range.m_begin; row < range.m_end; row += kMostRows) {
       const size_t rows = std::min(kMostRows, range.m_end - row);
       const size_t fetched = (row - range.m_begin) / kMostRows * fetch;
-      const float* x = a + (row - range.m_begin) * a_row;
+      const X* x = a + (row - range.m_begin) * a_row;
       const T* ahead = w[0] + (kAheadRows<T> + fetched * part) * b_n;
       float sums[kMostRows * kDotColumns];
-      SelectDot<T, kMostRows, kColumns>(rows, std::min(fetch, kColumns - fetched))(
+      SelectDot<X, T, kMostRows, kColumns>(rows, std::min(fetch, kColumns - fetched))(
           x, a_row, w, ahead, part * b_n, args.k, sums);
       for (size_t r = 0; r < rows; ++r) {
         float* c = args.c + (row + r) * args.c_stride + first;
@@ -250,20 +260,14 @@ HWY_INLINE void RunDots(const MatmulArgs& args, const T* weights, const MatmulRa
   }
 }
 
-template <typename T>
+// `a`: the rows of the range, a_row elements from one to the next.
+template <typename X, typename T>
 HWY_INLINE void RunSkinnyAlongK(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                                float* scratch) {
-  const float* a = args.a.data + range.m_begin * args.a.row_stride;
-  size_t a_row = args.a.row_stride;
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    SplitPairs(args, range, scratch);
-    a = scratch;
-    a_row = SplitSteps(args.k);
-  }
+                                const X* a, size_t a_row) {
   if (range.m_end - range.m_begin <= kDotRows) {
-    RunDots<T, kDotRows, kDotColumns>(args, weights, range, a, a_row);
+    RunDots<kDotRows, kDotColumns>(args, weights, range, a, a_row);
   } else {
-    RunDots<T, kManyDotRows, kManyDotColumns>(args, weights, range, a, a_row);
+    RunDots<kManyDotRows, kManyDotColumns>(args, weights, range, a, a_row);
   }
 }
 
@@ -277,27 +281,31 @@ HWY_INLINE bool IsSkinny(const MatmulArgs& args) {
   return b.row_stride == 1 && args.a.col_stride == 1;
 }
 
+// Of these, the products that dot products of bf16 compute, where they are fast.
+HWY_INLINE bool IsSkinnyDot(const MatmulArgs& args) {
+  return IsSkinny(args) && args.b.bf16 != nullptr && args.b.strided.col_stride != 1;
+}
+
 // For any range of a product with these sizes, if it takes one of these paths.
 HWY_INLINE size_t SkinnyScratchBytes(size_t m, size_t k) {
   const size_t rows = std::min(m, kMatmulSkinnyRows);
   return (std::max(PanelFloats(kSkinnyStepsK), rows * SplitSteps(k)) + 16) * sizeof(float);
 }
 
-template <typename T>
-HWY_INLINE void RunSkinnyOf(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                            void* scratch) {
-  if (args.b.strided.col_stride == 1) {
-    RunSkinnyAlongN(args, weights, range, AlignUp(scratch));
-  } else {
-    RunSkinnyAlongK(args, weights, range, AlignUp(scratch));
-  }
-}
-
 HWY_INLINE void RunSkinny(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
-  if (args.b.bf16 != nullptr) {
-    RunSkinnyOf(args, args.b.bf16, range, scratch);
+  const bool along_n = args.b.strided.col_stride == 1;
+  const BFloat16* half = args.b.bf16;
+  const float* rows = args.a.data + range.m_begin * args.a.row_stride;
+  float* aligned = AlignUp(scratch);
+  if (along_n && half != nullptr) {
+    RunSkinnyAlongN(args, half, range, aligned);
+  } else if (along_n) {
+    RunSkinnyAlongN(args, args.b.strided.data, range, aligned);
+  } else if (half != nullptr) {
+    SplitPairs(args, range, aligned);
+    RunSkinnyAlongK(args, half, range, aligned, SplitSteps(args.k));
   } else {
-    RunSkinnyOf(args, args.b.strided.data, range, scratch);
+    RunSkinnyAlongK(args, args.b.strided.data, range, rows, args.a.row_stride);
   }
 }
 

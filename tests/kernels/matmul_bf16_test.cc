@@ -85,6 +85,28 @@ TEST_CASE("bf16 products: all forms, sizes around the tiles, every epilogue") {
   });
 }
 
+// Weights that are contiguous in k are read in place, by dot products too.
+TEST_CASE("bf16 products: few rows against bf16 weights") {
+  std::mt19937 random(10);
+  ForEachUnit([&] {
+    for (const Form form : {Form::kNN, Form::kNT}) {
+      for (size_t m = 1; m <= kMatmulSkinnyRows; ++m) {
+        for (const size_t k : {size_t{0}, size_t{1}, 2 + random() % 30, 32 + random() % 300}) {
+          const size_t n = 1 + random() % 100;
+          CAPTURE(static_cast<int>(form));
+          CAPTURE(m);
+          CAPTURE(n);
+          CAPTURE(k);
+          Problem p(form, m, n, k, static_cast<MatmulEpilogue>(random() % 4), random() % 1000);
+          p.args.bf16 = true;
+          p.UseHalfWeights();
+          CheckUnit(p);
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE("bf16 products: several blocks in every dimension, no steps, few rows") {
   struct Shape {
     size_t m, n, k;
@@ -111,9 +133,16 @@ TEST_CASE("bf16 products: several blocks in every dimension, no steps, few rows"
 TEST_CASE("bf16 products: operands are rounded to nearest") {
   ForEachUnit([&] {
     if (MatmulBf16Unit() == Bf16Unit::kFloat32) return;  // rounds nothing
-    for (const Form form : {Form::kNN, Form::kTN, Form::kTT}) {
-      Problem p(form, 37, 50, 65, MatmulEpilogue::kOverwrite, 3);
-      Problem rounded(form, 37, 50, 65, MatmulEpilogue::kOverwrite, 3);
+    struct Case {
+      Form form;
+      size_t m;
+      bool half_weights;
+    };
+    const Case cases[] = {{Form::kNN, 37, false}, {Form::kTN, 37, false}, {Form::kTT, 37, false},
+                          {Form::kNT, 37, true},  {Form::kNT, 3, true},   {Form::kNT, 16, true}};
+    for (const auto& [form, m, half_weights] : cases) {
+      Problem p(form, m, 50, 65, MatmulEpilogue::kOverwrite, 3);
+      Problem rounded(form, m, 50, 65, MatmulEpilogue::kOverwrite, 3);
       std::mt19937 random(5);
       std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
       for (size_t i = 0; i < p.a.memory.size(); ++i) p.a.memory[i] = uniform(random);
@@ -124,10 +153,13 @@ TEST_CASE("bf16 products: operands are rounded to nearest") {
         WidenBFloat16(half, to->memory);
       }
       p.args.bf16 = true;
+      if (half_weights) p.UseHalfWeights();
+      // Of few rows AMX takes no bf16 weights: Matmul gives them to float32.
+      if (m <= kMatmulSkinnyRows && MatmulBf16Unit() == Bf16Unit::kAmx) continue;
       RunUnit(p.args);
       Run(rounded.args);
       double worst = 0;
-      for (size_t i = 0; i < 37; ++i) {
+      for (size_t i = 0; i < m; ++i) {
         for (size_t j = 0; j < 50; ++j) {
           const auto at = [&](const Problem& x) {
             return static_cast<double>(x.args.c[i * x.args.c_stride + j]);
@@ -184,10 +216,14 @@ TEST_CASE("bf16 products: any partition of C gives the same bits") {
   std::mt19937 random(11);
   ForEachUnit([&] {
     for (const Form form : {Form::kNN, Form::kNT, Form::kTN}) {
-      for (const size_t m : {3, 40, 130}) {
+      for (const size_t m : {3, 16, 40, 130}) {
         Problem whole(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
         Problem parts(form, m, 233, 800, MatmulEpilogue::kAccumulate, 6);
         whole.args.bf16 = parts.args.bf16 = true;
+        if (m == 16) {
+          whole.UseHalfWeights();
+          parts.UseHalfWeights();
+        }
         RunUnit(whole.args);
         for (size_t i = 0; i < m;) {
           const size_t rows = std::min<size_t>(m - i, 1 + random() % 70);
@@ -210,20 +246,26 @@ TEST_CASE("bf16 products: which of them round") {
     const Bf16Unit unit = MatmulBf16Unit();
     struct Shape {
       size_t m, n, k;
+      bool along_k = false;  // bf16 weights, contiguous in k
     };
-    const Shape shapes[] = {{64, 64, 64}, {63, 64, 64}, {64, 63, 64}, {64, 64, 63},
-                            {40, 40, 40}, {16, 64, 64}, {1, 200, 300}};
+    const Shape shapes[] = {{64, 64, 64},       {63, 64, 64},       {64, 63, 64},
+                            {64, 64, 63},       {40, 40, 40},       {16, 64, 64},
+                            {1, 200, 300},      {16, 64, 64, true}, {1, 64, 200, true},
+                            {16, 63, 64, true}, {1, 64, 63, true},  {17, 64, 64, true}};
     for (const Shape& s : shapes) {
       CAPTURE(s.m);
       CAPTURE(s.n);
       CAPTURE(s.k);
       const size_t least = std::min({s.m, s.n, s.k});
       const bool few = s.m <= kMatmulSkinnyRows;
-      const bool rounds = unit == Bf16Unit::kAmx ? !few : unit == Bf16Unit::kDot && least >= 64;
-      Problem p(Form::kNN, s.m, s.n, s.k, MatmulEpilogue::kOverwrite, 0);
+      const size_t least_of_weights = std::min(s.n, s.k);
+      const bool dot = least >= 64 || (few && s.along_k && least_of_weights >= 64);
+      const bool rounds = unit == Bf16Unit::kAmx ? !few : unit == Bf16Unit::kDot && dot;
+      Problem p(s.along_k ? Form::kNT : Form::kNN, s.m, s.n, s.k, MatmulEpilogue::kOverwrite, 0);
       p.args.bf16 = true;
       std::ranges::fill(p.a.memory, 1.001953125f);
       std::ranges::fill(p.b.memory, 1.0f);
+      if (s.along_k) p.UseHalfWeights();
       Run(p.args);
       const auto steps = static_cast<float>(s.k);
       CHECK(p.args.c[0] == doctest::Approx(rounds ? steps : steps * 1.001953125f).epsilon(1e-6));
