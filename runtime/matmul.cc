@@ -16,9 +16,10 @@ using kernels::MatmulTile;
 
 // Less work than this (two operations per multiply-add) does not pay for waking a thread.
 constexpr double kWorthwhileFlops = 3e6;
-// Operations that fit into the time of reading one weight from memory: with few rows that is the
-// work.
-constexpr double kReadFlops = 24;
+// With few rows the work is to read the weights: each counts as so many operations. From memory it
+// takes the time of 24; but decoding has one product right after the other, so that the other
+// threads are awake, and 10 us of work for each of them pay.
+constexpr double kReadFlops = 60;
 
 // Roughly how much faster AMX is than float32.
 constexpr double kAmxSpeed = 8;
