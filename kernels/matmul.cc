@@ -40,7 +40,8 @@ bool IsSkinnyOf(const MatmulArgs& args) { return matmul::IsSkinny(args); }
 bool IsSkinnyDotOf(const MatmulArgs& args) { return matmul::IsSkinnyDot(args); }
 
 size_t ScratchBytesOf(size_t m, size_t n, size_t k) {
-  return std::max(matmul::BlockedProduct::ScratchBytes(m, n, k), matmul::SkinnyScratchBytes(m, k));
+  return std::max(matmul::BlockedProduct::ScratchBytes(m, n, k),
+                  matmul::SkinnyScratchBytes(m, n, k));
 }
 
 MatmulTile TileSizeOf() { return {matmul::kTileRows, matmul::TileColumns()}; }

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/matmul.h"
@@ -36,51 +35,47 @@ inline constexpr size_t kSpreadRows = 32;
 inline constexpr size_t kFetchedSteps = 64;
 inline constexpr size_t kFetchedFloats = size_t{12} << 10;
 
-// C = add + A * B over `steps` steps from k. A is contiguous in k or in m, `weights` are B's
-// elements. A panel of B is packed into `panel` if its columns are not side by side, do not fill
-// whole vectors, or are too far apart from row to row.
-template <typename T>
-HWY_INLINE void RunPanels(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                          size_t k, size_t steps, const Addend& add, float* panel) {
+// C = epilogue(A * B). A is contiguous in k or in m. A panel of B is packed into `panel` if its
+// columns are not side by side, do not fill whole vectors, or are too far apart from row to row.
+HWY_INLINE void RunPanels(const MatmulArgs& args, const MatmulRange& range, float* panel) {
   const size_t lanes = hn::Lanes(DF());
   const bool along_k = args.a.col_stride == 1;
   const MatmulOperand& b = args.b.strided;
+  const Addend add = EpilogueAddend(args);
   Tile tile;
   tile.a_row = args.a.row_stride;
   tile.a_k = args.a.col_stride;
   tile.c_row = args.c_stride;
   tile.add_row = add.stride;
-  tile.k = steps;
+  tile.k = args.k;
   const size_t all_rows = range.m_end - range.m_begin;
   const bool fetch =
-      along_k && steps >= kFetchedSteps && all_rows * (args.k + args.n) > kFetchedFloats;
+      along_k && args.k >= kFetchedSteps && all_rows * (args.k + args.n) > kFetchedFloats;
   const bool spread =
-      lanes < kLineFloats && b.row_stride * steps > kSpreadFloats && all_rows >= kSpreadRows;
+      lanes < kLineFloats && b.row_stride * args.k > kSpreadFloats && all_rows >= kSpreadRows;
   for (size_t column = range.n_begin; column < range.n_end;) {
     const size_t left = range.n_end - column;
     const size_t width = NextPart(CeilDiv(left, lanes), kWideVectors);
     const size_t columns = std::min(width * lanes, left);
-    const T* from = weights + k * b.row_stride + column * b.col_stride;
+    const float* from = b.data + column * b.col_stride;
     tile.last = columns % lanes;
     const bool packed = b.col_stride != 1 || tile.last != 0 || spread;
-    if (packed) PackBPanel(from, b.row_stride, b.col_stride, columns, steps, panel);
-    tile.b = packed ? panel : reinterpret_cast<const float*>(from);
+    if (packed) PackBPanel(from, b.row_stride, b.col_stride, columns, args.k, panel);
+    tile.b = packed ? panel : from;
     tile.b_k = packed ? width * lanes : b.row_stride;
     for (size_t row = range.m_begin; row < range.m_end;) {
       const size_t rows = NextPart(range.m_end - row, kTallRows[width - 1]);
-      tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
+      tile.a = args.a.data + row * args.a.row_stride;
       tile.c = args.c + row * args.c_stride + column;
       tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
-      const bool half = std::is_same_v<T, BFloat16> && !packed;
       Ahead next_rows;
       if (fetch && column == range.n_begin) {
         next_rows = Ahead(tile.a + rows * tile.a_row, tile.a_row,
-                          std::min(rows, range.m_end - row - rows), steps);
+                          std::min(rows, range.m_end - row - rows), args.k);
       }
       tile.ahead = &next_rows;
-      (half    ? SelectHalfTile(rows, width)
-       : fetch ? SelectTile<kFetchPanels>(along_k, rows, width)
-               : SelectTile<0>(along_k, rows, width))(tile);
+      (fetch ? SelectTile<kFetchPanels>(along_k, rows, width)
+             : SelectTile<0>(along_k, rows, width))(tile);
       row += rows;
     }
     column += columns;
@@ -110,7 +105,7 @@ HWY_INLINE bool IsResident(const MatmulArgs& args) {
 }
 
 HWY_INLINE void RunResident(const MatmulArgs& args, const MatmulRange& range, void* scratch) {
-  RunPanels(args, args.b.strided.data, range, 0, args.k, EpilogueAddend(args), AlignUp(scratch));
+  RunPanels(args, range, AlignUp(scratch));
 }
 
 }  // namespace matmul

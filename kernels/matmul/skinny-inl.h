@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -25,17 +26,160 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace matmul {
 
-// Rows of B that are read side by side: long enough runs for the prefetcher, while C stays in L1.
-inline constexpr size_t kSkinnyStepsK = 16;
+// Steps of k that are summed before they are added to C: those of a tile, which fetches so many of
+// the next one's rows of B.
+inline constexpr size_t kSkinnyStepsK = 64;
+// Of one or two rows of A (against bf16, one, and only with long rows of B), steps whose rows of B
+// are read side by side: long enough runs for the prefetcher, while the sums stay in L1.
+inline constexpr size_t kRunRows = 2;
+inline constexpr size_t kRunSteps = 16;
+inline constexpr size_t kLongHalfRow = 1024;
 
-// B row-major [k,n]: sixteen rows of it at a time, from the first column to the last, onto C.
+// The tile for few rows. kFetch: 0 or kFetchB.
+template <typename T, size_t kFetch>
+HWY_INLINE TileFunction SelectSkinnyTile(bool along_k, size_t rows, size_t vectors) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    return SelectHalfTile<kFetch>(rows, vectors);
+  } else {
+    return SelectTile<kFetch>(along_k, rows, vectors);
+  }
+}
+
+// A tile of kRows rows that goes on with the sums in `add`.
+template <typename T, size_t kRows, size_t... kIndex>
+HWY_INLINE TileFunction SelectContinuing(size_t vectors, std::index_sequence<kIndex...>) {
+  static constexpr TileFunction kTiles[] = {
+      &ComputeTile<true, kRows, kIndex + 1, 0, false, T, true>...};
+  return kTiles[vectors - 1];
+}
+template <typename T>
+HWY_INLINE TileFunction SelectContinuing(size_t rows, size_t vectors) {
+  constexpr auto kVectors = std::make_index_sequence<kWideVectors>();
+  return rows == 1 ? SelectContinuing<T, 1>(vectors, kVectors)
+                   : SelectContinuing<T, kRunRows>(vectors, kVectors);
+}
+
+// tile.k steps of `columns` columns of B from step k on: where they lie, or packed if they do not
+// fill whole vectors. Returns whether they are packed.
+template <typename T>
+HWY_INLINE bool SetPanel(const MatmulArgs& args, const T* weights, size_t k, size_t column,
+                         size_t columns, float* panel, Tile& tile) {
+  const size_t lanes = hn::Lanes(DF());
+  const size_t stride = args.b.strided.row_stride;
+  const T* from = weights + k * stride + column;
+  const bool packed = columns % lanes != 0;
+  if (packed) PackBPanel(from, stride, 1, columns, tile.k, panel);
+  tile.b = packed ? panel : reinterpret_cast<const float*>(from);
+  tile.b_k = packed ? CeilDiv(columns, lanes) * lanes : stride;
+  return packed;
+}
+
+// Up to kRunRows rows: kRunSteps rows of B at a time, from the first column to the last, onto
+// `sums`, and these onto C.
+template <typename T>
+HWY_INLINE void RunAlongRows(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                             float* panel, float* sums) {
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  const size_t rows = range.m_end - range.m_begin;
+  const size_t size = range.n_end - range.n_begin;
+  Addend add = EpilogueAddend(args);
+  Tile tile;
+  tile.a_row = args.a.row_stride;
+  tile.c_row = tile.add_row = CeilDiv(size, lanes) * lanes;
+  tile.last = 0;
+  for (size_t block = 0; block == 0 || block < args.k; block += kSkinnyStepsK) {
+    const size_t end = std::min(args.k, block + kSkinnyStepsK);
+    for (size_t k = block; k == block || k < end; k += kRunSteps) {
+      tile.k = std::min(kRunSteps, end - k);
+      tile.a = args.a.data + range.m_begin * args.a.row_stride + k;
+      for (size_t at = 0; at < size;) {
+        const size_t width = NextPart(CeilDiv(size - at, lanes), kWideVectors);
+        const size_t columns = std::min(width * lanes, size - at);
+        const bool packed = SetPanel(args, weights, k, range.n_begin + at, columns, panel, tile);
+        tile.c = sums + at;
+        tile.add = k == block ? nullptr : tile.c;
+        if (k == block) {
+          (packed ? SelectTile<0>(true, rows, width)
+                  : SelectSkinnyTile<T, 0>(true, rows, width))(tile);
+        } else {
+          (packed ? SelectContinuing<float>(rows, width) : SelectContinuing<T>(rows, width))(tile);
+        }
+        at += columns;
+      }
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      const size_t row = range.m_begin + r;
+      float* c = args.c + row * args.c_stride + range.n_begin;
+      const float* from = sums + r * tile.c_row;
+      if (add.data == nullptr) {
+        std::copy_n(from, size, c);
+        continue;
+      }
+      Map(d, add.data + row * add.stride + range.n_begin, from, c, size,
+          [](DF, VF x, VF sum) HWY_ATTR { return hn::Add(x, sum); });
+    }
+    add = {args.c, args.c_stride};
+  }
+}
+
+// More rows: panels of columns of B, each from the first row to the last. These are short runs of
+// memory far apart, which CPUs do not see coming, so each tile fetches the next one's.
+template <typename T>
+HWY_INLINE void RunAlongColumns(const MatmulArgs& args, const T* weights, const MatmulRange& range,
+                                float* panel) {
+  const size_t lanes = hn::Lanes(DF());
+  const bool along_k = args.a.col_stride == 1;
+  // The widest tile that holds all rows, or as many as any.
+  const size_t most =
+      range.m_end - range.m_begin <= kTallRows[kWideVectors - 1] ? kWideVectors : kTileVectors;
+  Tile tile;
+  tile.a_row = args.a.row_stride;
+  tile.a_k = args.a.col_stride;
+  tile.c_row = args.c_stride;
+  for (size_t column = range.n_begin; column < range.n_end;) {
+    const size_t left = range.n_end - column;
+    const size_t width = NextPart(CeilDiv(left, lanes), most);
+    const size_t columns = std::min(width * lanes, left);
+    tile.last = columns % lanes;
+    Addend add = EpilogueAddend(args);
+    for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
+      tile.k = std::min(kSkinnyStepsK, args.k - k);
+      const bool packed = SetPanel(args, weights, k, column, columns, panel, tile);
+      const bool next_is_below = k + kSkinnyStepsK < args.k;
+      const T* next = next_is_below ? weights + (k + kSkinnyStepsK) * args.b.strided.row_stride
+                                    : weights + columns;
+      tile.next_b = reinterpret_cast<uintptr_t>(next + column);
+      tile.add_row = add.stride;
+      for (size_t row = range.m_begin; row < range.m_end;) {
+        const size_t rows = NextPart(range.m_end - row, kTallRows[width - 1]);
+        tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
+        tile.c = args.c + row * args.c_stride + column;
+        tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
+        const bool fetch = along_k && row == range.m_begin && (next_is_below || columns < left);
+        (packed  ? SelectTile<0>(along_k, rows, width)
+         : fetch ? SelectSkinnyTile<T, kFetchB>(along_k, rows, width)
+                 : SelectSkinnyTile<T, 0>(along_k, rows, width))(tile);
+        row += rows;
+      }
+      add = {args.c, args.c_stride};
+    }
+    column += columns;
+  }
+}
+
+// B row-major [k,n]. Both orders add in the same one.
 template <typename T>
 HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const T* weights, const MatmulRange& range,
-                                float* panel) {
-  Addend add = EpilogueAddend(args);
-  for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
-    RunPanels(args, weights, range, k, std::min(kSkinnyStepsK, args.k - k), add, panel);
-    add = {args.c, args.c_stride};
+                                float* scratch) {
+  const size_t rows = range.m_end - range.m_begin;
+  const bool few = std::is_same_v<T, float>
+                       ? rows <= kRunRows
+                       : rows == 1 && range.n_end - range.n_begin >= kLongHalfRow;
+  if (few && args.a.col_stride == 1) {
+    RunAlongRows(args, weights, range, scratch, scratch + PanelFloats(kSkinnyStepsK));
+  } else {
+    RunAlongColumns(args, weights, range, scratch);
   }
 }
 
@@ -287,9 +431,10 @@ HWY_INLINE bool IsSkinnyDot(const MatmulArgs& args) {
 }
 
 // For any range of a product with these sizes, if it takes one of these paths.
-HWY_INLINE size_t SkinnyScratchBytes(size_t m, size_t k) {
+HWY_INLINE size_t SkinnyScratchBytes(size_t m, size_t n, size_t k) {
   const size_t rows = std::min(m, kMatmulSkinnyRows);
-  return (std::max(PanelFloats(kSkinnyStepsK), rows * SplitSteps(k)) + 16) * sizeof(float);
+  const size_t sums = kRunRows * CeilDiv(n, hn::Lanes(DF())) * hn::Lanes(DF());
+  return (std::max(PanelFloats(kSkinnyStepsK) + sums, rows * SplitSteps(k)) + 16) * sizeof(float);
 }
 
 HWY_INLINE void RunSkinny(const MatmulArgs& args, const MatmulRange& range, void* scratch) {

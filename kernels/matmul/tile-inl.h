@@ -27,6 +27,8 @@ inline constexpr size_t kFetchSteps = 96;
 // Lines that tiles of blocks and of panels fetch of what comes next, every four steps.
 inline constexpr size_t kFetchBlocked = 1;
 inline constexpr size_t kFetchPanels = 2;
+// Not so many lines, but for each step as much of B for the next tile as this one reads.
+inline constexpr size_t kFetchB = 3;
 
 using kernels::matmul::Ahead;
 using kernels::matmul::AreAligned;
@@ -81,10 +83,11 @@ struct Tile {
   const float* add;  // null: nothing is added
   size_t add_row;
   size_t k;
-  size_t last;      // valid lanes of the last vector of a row, 0 when all are
-  Ahead* ahead;     // what tiles that fetch fetch meanwhile
-  PackAhead* pack;  // and what they pack, unless A lies along k
-  float* copy_b;    // where the tiles that copy B put the packed panel
+  size_t last;       // valid lanes of the last vector of a row, 0 when all are
+  Ahead* ahead;      // what tiles that fetch fetch meanwhile
+  uintptr_t next_b;  // or what tiles that fetch B do, from here on
+  PackAhead* pack;   // and what they pack, unless A lies along k
+  float* copy_b;     // where the tiles that copy B put the packed panel
 };
 
 using TileFunction = void (*)(const Tile&);
@@ -125,12 +128,24 @@ using TileFunction = void (*)(const Tile&);
       if constexpr (kVectors > 2) hn::StoreU(b2, d, copy_b + 2 * lanes); \
       copy_b += kVectors * lanes;                                        \
     }                                                                    \
+    if constexpr (kFetch == kFetchB) {                                   \
+      FetchFloats<T>(next_b, kVectors * lanes);                          \
+      next_b += b_k * sizeof(T);                                         \
+    }                                                                    \
     b += b_k;                                                            \
     KeepInRegister(b);                                                   \
     if constexpr (!kAlongK) {                                            \
       a[0] += a_k;                                                       \
       KeepInRegister(a[0]);                                              \
     }                                                                    \
+  }
+
+#define LW_TILE_CONTINUE(r)                                                                 \
+  if constexpr (kRows > r) {                                                                \
+    c##r##_0 = hn::LoadU(d, t.add + r * t.add_row);                                         \
+    if constexpr (kVectors > 1) c##r##_1 = hn::LoadU(d, t.add + r * t.add_row + lanes);     \
+    if constexpr (kVectors > 2) c##r##_2 = hn::LoadU(d, t.add + r * t.add_row + 2 * lanes); \
+    if constexpr (kVectors > 3) c##r##_3 = hn::LoadU(d, t.add + r * t.add_row + 3 * lanes); \
   }
 
 #define LW_TILE_ADD(r)                                                                 \
@@ -157,15 +172,27 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
   for (size_t i = 0; i < kLines; ++i) t.ahead->FetchLine();
 }
 
+// The lines of `size` elements at an address, which may be beyond an array.
+template <typename T>
+HWY_INLINE void FetchFloats(uintptr_t address, size_t size) {
+  for (size_t i = 0; i < size * sizeof(T); i += kLineFloats * sizeof(float)) {
+    hwy::Prefetch(reinterpret_cast<const T*>(address + i));  // NOLINT(performance-no-int-to-ptr)
+  }
+}
+
 // kAlongK: a[r, k] with consecutive k in memory, a row-major left operand, read where it lies.
 // Otherwise with consecutive r: a transposed left operand, or a packed panel.
 // kFetch: lines of what comes next for every four steps.
+// kContinue: the sums go on from those in `add`, whole vectors, rather than being added to them.
 template <bool kAlongK, size_t kRows, size_t kVectors, size_t kFetch = 0, bool kCopyB = false,
-          typename T = float>
+          typename T = float, bool kContinue = false>
 void ComputeTile(const Tile& t) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
   LW_TILE_ROWS(LW_TILE_DECLARE)
+  if constexpr (kContinue) {
+    LW_TILE_ROWS(LW_TILE_CONTINUE)
+  }
   const T* HWY_RESTRICT b = reinterpret_cast<const T*>(t.b);
   const size_t b_k = t.b_k;
   const size_t a_k = t.a_k;
@@ -176,7 +203,8 @@ void ComputeTile(const Tile& t) {
   const float* a[kQuads];
   for (size_t i = 0; i < kQuads; ++i) a[i] = t.a + 4 * i * a_row;
   float* HWY_RESTRICT copy_b = t.copy_b;
-  (void)a_k, (void)a_row3, (void)copy_b;
+  uintptr_t next_b = t.next_b;
+  (void)a_k, (void)a_row3, (void)copy_b, (void)next_b;
 #define LW_TILE_A(r) \
   (kAlongK ? (a[r / 4 % kQuads] + (r % 4 == 3 ? a_row3 : r % 4 * a_row))[kk] : a[0][r])
   const size_t fetch_first = HWY_MIN(kFetchSteps, t.k) / 4;
@@ -204,7 +232,9 @@ void ComputeTile(const Tile& t) {
       LW_TILE_STEP
     }
     for (size_t i = 0; kAlongK && i < kQuads; ++i) a[i] += 4;
-    if constexpr (kFetch != 0) FetchBetween<kRows, kFetch>(t, k / 4, fetch_first, kVectors * lanes);
+    if constexpr (kFetch == kFetchBlocked || kFetch == kFetchPanels) {
+      FetchBetween<kRows, kFetch>(t, k / 4, fetch_first, kVectors * lanes);
+    }
     if constexpr (kFetch == kFetchBlocked && !kAlongK) t.pack->Copy(t.pack->at_once);
   }
   for (size_t kk = 0; kk < k; ++kk) LW_TILE_STEP
@@ -213,7 +243,7 @@ void ComputeTile(const Tile& t) {
   float* c = t.c;
   const size_t add_row = t.add_row, c_row = t.c_row, last = t.last;
   // All are read before any is written: a row's end and the next one's start may share a line.
-  if (add != nullptr) {
+  if (!kContinue && add != nullptr) {
     LW_TILE_ROWS(LW_TILE_ADD)
   }
   LW_TILE_ROWS(LW_TILE_STORE)
@@ -230,7 +260,7 @@ constexpr TileFunction TileAt() {
   } else {
     constexpr size_t kMost = kFetch == kFetchBlocked ? kTileRows : kTallRows[kVectors - 1];
     constexpr bool kUsed = kFetch == kFetchBlocked ? kVectors <= kTileVectors : kAlongK;
-    constexpr bool kLarge = kUsed && kRows <= kMost && 2 * kRows > kMost;
+    constexpr bool kLarge = kUsed && kRows <= kMost && (kFetch == kFetchB || 2 * kRows > kMost);
     return &ComputeTile < kAlongK, kRows, kVectors, kLarge ? kFetch : 0, false, T > ;
   }
 }
@@ -250,9 +280,10 @@ HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
 }
 
 // The tile for a left operand contiguous in k whose b points to bf16.
+template <size_t kFetch>
 HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
-  static constexpr auto kTiles = Tiles<true, 0, BFloat16>(kShapes);
+  static constexpr auto kTiles = Tiles<true, kFetch, BFloat16>(kShapes);
   return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
@@ -270,6 +301,7 @@ HWY_INLINE TileFunction SelectCopyingTile(bool along_k, size_t vectors) {
 
 #undef LW_TILE_ROWS
 #undef LW_TILE_DECLARE
+#undef LW_TILE_CONTINUE
 #undef LW_TILE_FMA
 #undef LW_TILE_STEP
 #undef LW_TILE_ADD

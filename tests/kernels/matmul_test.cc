@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/matmul_problem.h"
@@ -143,6 +144,43 @@ TEST_CASE("Matmul: any partition of C gives the same bits") {
             i += rows;
           }
           CHECK(testing::SameBits(std::span(whole.c.memory), std::span(parts.c.memory)));
+        }
+      }
+    }
+  });
+}
+
+// One or two rows are computed in another order of tiles than more.
+TEST_CASE("Matmul: of few rows, each has the same bits alone") {
+  testing::ForEachTarget([&] {
+    for (const Form form : {Form::kNN, Form::kNT}) {
+      for (const size_t m : {2, 3, 7, 16}) {
+        for (const auto& [n, k] :
+             {std::pair<size_t, size_t>(1, 40), {65, 150}, {333, 200}, {300, 1}}) {
+          for (const bool half : {false, true}) {
+            CAPTURE(static_cast<int>(form));
+            CAPTURE(m);
+            CAPTURE(n);
+            CAPTURE(k);
+            CAPTURE(half);
+            Problem together(form, m, n, k, MatmulEpilogue::kResidual, 7);
+            Problem alone(form, m, n, k, MatmulEpilogue::kResidual, 7);
+            for (Problem* p : {&together, &alone}) {
+              for (float& x : p->a.memory) x *= 1.1f;  // sums that are rounded
+              p->args.bf16 = half;
+              if (half) p->UseHalfWeights();
+            }
+            Run(together.args);
+            const MatmulArgs all = alone.args;
+            alone.args.m = 1;
+            for (size_t i = 0; i < m; ++i) {
+              alone.args.a.data = all.a.data + i * all.a.row_stride;
+              alone.args.residual = all.residual + i * all.residual_stride;
+              alone.args.c = all.c + i * all.c_stride;
+              Run(alone.args);
+            }
+            CHECK(testing::SameBits(std::span(together.c.memory), std::span(alone.c.memory)));
+          }
         }
       }
     }
