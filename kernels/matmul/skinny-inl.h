@@ -183,13 +183,13 @@ HWY_INLINE void RunSkinnyAlongN(const MatmulArgs& args, const T* weights, const 
   }
 }
 
-// Rows of A and of B whose dot products are summed at once. Of more rows of A than four so many
-// where there are 32 registers, and three of B: each weight is loaded once, and few rows of A are,
-// which together may not fit L1.
-inline constexpr size_t kDotRows = 4;
+// Rows of A and of B whose dot products are summed at once: few rows of A by four of B, more by
+// three. Each weight is loaded once for as many rows as the registers have sums for, and few rows
+// of A are loaded, which together may not fit L1.
+inline constexpr size_t kDotRows = kTileRows == 8 ? 4 : 2;
 inline constexpr size_t kDotColumns = 4;
-inline constexpr size_t kManyDotRows = kTileRows == 8 ? 8 : kDotRows;
-inline constexpr size_t kManyDotColumns = kTileRows == 8 ? 3 : kDotColumns;
+inline constexpr size_t kManyDotRows = 2 * kDotRows;
+inline constexpr size_t kManyDotColumns = 3;
 
 #define LW_DOT_COLUMNS(COLUMN, r) COLUMN(r, 0) COLUMN(r, 1) COLUMN(r, 2) COLUMN(r, 3)
 #define LW_DOT_EACH_ROW(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
@@ -385,7 +385,8 @@ HWY_INLINE void RunDots(const MatmulArgs& args, const T* weights, const MatmulRa
     }
     for (size_t row = range.m_begin; row < range.m_end; row += kMostRows) {
       const size_t rows = std::min(kMostRows, range.m_end - row);
-      const size_t fetched = (row - range.m_begin) / kMostRows * fetch;
+      // With more passes than columns the last ones ask for what has been fetched.
+      const size_t fetched = std::min((row - range.m_begin) / kMostRows * fetch, kColumns - 1);
       const X* x = a + (row - range.m_begin) * a_row;
       const T* ahead = w[0] + (kAheadRows<T> + fetched * part) * b_n;
       float sums[kMostRows * kDotColumns];
