@@ -167,7 +167,10 @@ HWY_INLINE void RunBlock(Block& block, PackAhead& pack) {
   const size_t vectors = block.Vectors();
   const RowTiles tiles(block.m);
   // The next block of B is fetched just before its use: earlier it would be gone again.
-  const size_t lines_a_tile = std::max<size_t>(block.k / 4, 2 * kTileRows) - kTileRows;
+  // With few rows of tiles past it that takes two lines at a time.
+  const bool twice = tiles.count <= 4 * kTileVectors;
+  const size_t lines_a_tile =
+      (std::max<size_t>(block.k / 4, 2 * kTileRows) - kTileRows) * (twice ? 2 : 1);
   const size_t tiles_for_b = block.next_b.Lines() / lines_a_tile * 5 / 4 + 2;
   size_t tiles_left = block.TilesARow() * tiles.count;
   Ahead nothing;
@@ -178,6 +181,7 @@ HWY_INLINE void RunBlock(Block& block, PackAhead& pack) {
   tile.k = block.k;
   tile.a_k = block.panels_a.data == nullptr ? block.a_k : kTileRows;
   tile.pack = &pack;
+  tile.twice = twice;
   for (size_t i = 0; i < tiles.count; ++i) {
     const size_t row = tiles.Begin(i);
     const size_t rows = tiles.Rows(i);

@@ -86,6 +86,7 @@ struct Tile {
   size_t last;       // valid lanes of the last vector of a row, 0 when all are
   Ahead* ahead;      // what tiles that fetch fetch meanwhile
   uintptr_t next_b;  // or what tiles that fetch B do, from here on
+  bool twice;        // of blocks: twice as much
   PackAhead* pack;   // and what they pack, unless A lies along k
   float* copy_b;     // where the tiles that copy B put the packed panel
 };
@@ -170,6 +171,7 @@ HWY_INLINE void FetchBetween(const Tile& t, size_t steps_left, size_t first, siz
     return;
   }
   for (size_t i = 0; i < kLines; ++i) t.ahead->FetchLine();
+  if (kLines == kFetchBlocked && t.twice) t.ahead->FetchLine();
 }
 
 // The lines of `size` elements at an address, which may be beyond an array.
