@@ -74,7 +74,7 @@ class HeadCrossEntropyOp final : public Op {
     s.rows = in[0].rows;
     s.width = in[0].cols;
     s.vocabulary = layout_ == WeightLayout::kOutIn ? in[1].rows : in[1].cols;
-    s.chunk = HeadChunkRows(s.rows, s.vocabulary);
+    s.chunk = HeadChunkRows(s.rows, s.width, s.vocabulary);
     s.logits_bytes = (s.chunk * s.vocabulary * sizeof(float) + 63) / 64 * 64;
     return s;
   }
@@ -153,9 +153,10 @@ class HeadCrossEntropyOp final : public Op {
 
 }  // namespace
 
-size_t HeadChunkRows(size_t rows, size_t vocabulary) {
-  constexpr size_t kElements = size_t{1} << 22;
-  return std::min(rows, std::clamp<size_t>(kElements / vocabulary, 512, 4096));
+size_t HeadChunkRows(size_t rows, size_t width, size_t vocabulary) {
+  constexpr size_t kElements = size_t{1} << 20;
+  const size_t least = std::clamp<size_t>(2 * width, 128, 512);
+  return std::min(rows, std::clamp<size_t>(kElements / vocabulary, least, 4096));
 }
 
 void HeadCrossEntropy(Graph& graph, const HeadCrossEntropyArgs& args) {

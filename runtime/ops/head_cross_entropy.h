@@ -22,7 +22,7 @@ struct HeadCrossEntropyArgs {
 void HeadCrossEntropy(Graph& graph, const HeadCrossEntropyArgs& args);
 
 // Rows of one chunk for [rows, vocabulary]; by shape alone.
-size_t HeadChunkRows(size_t rows, size_t vocabulary);
+size_t HeadChunkRows(size_t rows, size_t width, size_t vocabulary);
 
 }  // namespace lanewise::runtime
 
