@@ -35,13 +35,14 @@ inline constexpr size_t kRunRows = 2;
 inline constexpr size_t kRunSteps = 16;
 inline constexpr size_t kLongHalfRow = 1024;
 
-// The tile for few rows. kFetch: 0 or kFetchB.
-template <typename T, size_t kFetch>
-HWY_INLINE TileFunction SelectSkinnyTile(bool along_k, size_t rows, size_t vectors) {
+// The tile for few rows. What it need not fetch may be fetched all the same.
+template <typename T>
+HWY_INLINE TileFunction SelectSkinnyTile(bool along_k, size_t rows, size_t vectors, bool fetch) {
   if constexpr (std::is_same_v<T, BFloat16>) {
-    return SelectHalfTile<kFetch>(rows, vectors);
+    return SelectHalfTile(rows, vectors);
   } else {
-    return SelectTile<kFetch>(along_k, rows, vectors);
+    return fetch ? SelectTile<kFetchB>(along_k, rows, vectors)
+                 : SelectTile<0>(along_k, rows, vectors);
   }
 }
 
@@ -71,6 +72,7 @@ HWY_INLINE bool SetPanel(const MatmulArgs& args, const T* weights, size_t k, siz
   if (packed) PackBPanel(from, stride, 1, columns, tile.k, panel);
   tile.b = packed ? panel : reinterpret_cast<const float*>(from);
   tile.b_k = packed ? CeilDiv(columns, lanes) * lanes : stride;
+  tile.next_b = reinterpret_cast<uintptr_t>(tile.b);  // nothing new, unless the caller knows better
   return packed;
 }
 
@@ -101,7 +103,7 @@ HWY_INLINE void RunAlongRows(const MatmulArgs& args, const T* weights, const Mat
         tile.add = k == block ? nullptr : tile.c;
         if (k == block) {
           (packed ? SelectTile<0>(true, rows, width)
-                  : SelectSkinnyTile<T, 0>(true, rows, width))(tile);
+                  : SelectSkinnyTile<T>(true, rows, width, false))(tile);
         } else {
           (packed ? SelectContinuing<float>(rows, width) : SelectContinuing<T>(rows, width))(tile);
         }
@@ -157,9 +159,8 @@ HWY_INLINE void RunAlongColumns(const MatmulArgs& args, const T* weights, const 
         tile.c = args.c + row * args.c_stride + column;
         tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
         const bool fetch = along_k && row == range.m_begin && (next_is_below || columns < left);
-        (packed  ? SelectTile<0>(along_k, rows, width)
-         : fetch ? SelectSkinnyTile<T, kFetchB>(along_k, rows, width)
-                 : SelectSkinnyTile<T, 0>(along_k, rows, width))(tile);
+        (packed ? SelectTile<0>(along_k, rows, width)
+                : SelectSkinnyTile<T>(along_k, rows, width, fetch))(tile);
         row += rows;
       }
       add = {args.c, args.c_stride};

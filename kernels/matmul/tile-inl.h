@@ -281,11 +281,10 @@ HWY_INLINE TileFunction SelectTile(bool along_k, size_t rows, size_t vectors) {
   return along_k ? kAlongK[index] : kAlongM[index];
 }
 
-// The tile for a left operand contiguous in k whose b points to bf16.
-template <size_t kFetch>
+// The tile for a left operand contiguous in k whose b points to bf16; it fetches B.
 HWY_INLINE TileFunction SelectHalfTile(size_t rows, size_t vectors) {
   constexpr auto kShapes = std::make_index_sequence<kTallRows[0] * kWideVectors>();
-  static constexpr auto kTiles = Tiles<true, kFetch, BFloat16>(kShapes);
+  static constexpr auto kTiles = Tiles<true, kFetchB, BFloat16>(kShapes);
   return kTiles[(vectors - 1) * kTallRows[0] + rows - 1];
 }
 
