@@ -91,7 +91,8 @@ TEST_CASE("bf16 products: few rows against bf16 weights") {
   ForEachUnit([&] {
     for (const Form form : {Form::kNN, Form::kNT}) {
       for (size_t m = 1; m <= kMatmulSkinnyRows; ++m) {
-        for (const size_t k : {size_t{0}, size_t{1}, 2 + random() % 30, 32 + random() % 300}) {
+        const size_t steps[] = {0, 1, 2 + random() % 30, 32 + random() % 300};
+        for (const size_t k : steps) {
           const size_t n = 1 + random() % 100;
           CAPTURE(static_cast<int>(form));
           CAPTURE(m);
