@@ -125,8 +125,8 @@ HWY_INLINE void RunAlongRows(const MatmulArgs& args, const T* weights, const Mat
   }
 }
 
-// More rows: panels of columns of B, each from the first row to the last. These are short runs of
-// memory far apart, which CPUs do not see coming, so each tile fetches the next one's.
+// More rows: so many steps of all panels of columns of B, one after the other. These are short runs
+// of memory far apart, which CPUs do not see coming, so each tile fetches the next one's.
 template <typename T>
 HWY_INLINE void RunAlongColumns(const MatmulArgs& args, const T* weights, const MatmulRange& range,
                                 float* panel) {
@@ -139,33 +139,37 @@ HWY_INLINE void RunAlongColumns(const MatmulArgs& args, const T* weights, const 
   tile.a_row = args.a.row_stride;
   tile.a_k = args.a.col_stride;
   tile.c_row = args.c_stride;
-  for (size_t column = range.n_begin; column < range.n_end;) {
-    const size_t left = range.n_end - column;
-    const size_t width = NextPart(CeilDiv(left, lanes), most);
-    const size_t columns = std::min(width * lanes, left);
-    tile.last = columns % lanes;
-    Addend add = EpilogueAddend(args);
-    for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
-      tile.k = std::min(kSkinnyStepsK, args.k - k);
+  Addend add = EpilogueAddend(args);
+  for (size_t k = 0; k == 0 || k < args.k; k += kSkinnyStepsK) {
+    tile.k = std::min(kSkinnyStepsK, args.k - k);
+    tile.add_row = add.stride;
+    for (size_t column = range.n_begin; column < range.n_end;) {
+      const size_t left = range.n_end - column;
+      const size_t width = NextPart(CeilDiv(left, lanes), most);
+      const size_t columns = std::min(width * lanes, left);
       const bool packed = SetPanel(args, weights, k, column, columns, panel, tile);
-      const bool next_is_below = k + kSkinnyStepsK < args.k;
-      const T* next = next_is_below ? weights + (k + kSkinnyStepsK) * args.b.strided.row_stride
-                                    : weights + columns;
-      tile.next_b = reinterpret_cast<uintptr_t>(next + column);
-      tile.add_row = add.stride;
+      tile.last = columns % lanes;
+      const bool beside = columns < left;
+      const size_t next_k = beside ? k : k + kSkinnyStepsK;
+      const size_t next_column = beside ? column + columns : range.n_begin;
+      const bool fetch_b = along_k && next_k < args.k;
+      if (fetch_b) {
+        const T* next = weights + next_k * args.b.strided.row_stride + next_column;
+        tile.next_b = reinterpret_cast<uintptr_t>(next);
+      }
       for (size_t row = range.m_begin; row < range.m_end;) {
         const size_t rows = NextPart(range.m_end - row, kTallRows[width - 1]);
         tile.a = args.a.data + row * args.a.row_stride + k * args.a.col_stride;
         tile.c = args.c + row * args.c_stride + column;
         tile.add = add.data == nullptr ? nullptr : add.data + row * add.stride + column;
-        const bool fetch = along_k && row == range.m_begin && (next_is_below || columns < left);
+        const bool fetch = fetch_b && row == range.m_begin;
         (packed ? SelectTile<0>(along_k, rows, width)
                 : SelectSkinnyTile<T>(along_k, rows, width, fetch))(tile);
         row += rows;
       }
-      add = {args.c, args.c_stride};
+      column += columns;
     }
-    column += columns;
+    add = {args.c, args.c_stride};
   }
 }
 
