@@ -207,6 +207,7 @@ HWY_INLINE VPairs LoadPairs(const BFloat16* p) {
 #endif
   return pairs;
 }
+// Where they are used once: the load may be a part of that operation.
 HWY_INLINE VPairs LoadPairsOnce(const BFloat16* p) {
   return hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
 }
