@@ -30,8 +30,6 @@ using kernels::matmul::kBf16Steps;
 inline constexpr bool kNativeDot = LANEWISE_BF16_DOT;
 inline constexpr bool kFastDot = kNativeDot && HWY_TARGET != HWY_AVX3_SPR;
 
-inline constexpr size_t kDotRowsLow = 4;
-
 #define LW_DOT_TILE_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
 template <size_t kRows, size_t kVectors>
@@ -49,7 +47,7 @@ void DotTileOf(const Bf16Tile& t) {
   const size_t stride = t.a_row;
   const size_t a_pair = t.a_pair;
   const BFloat16* low = t.a;
-  const BFloat16* high = t.a + (kRows > kDotRowsLow ? kDotRowsLow * stride : 0);
+  const BFloat16* high = t.a + (kRows > kLowRows ? kLowRows * stride : 0);
   const uint32_t* HWY_RESTRICT b = reinterpret_cast<const uint32_t*>(t.b);
   for (size_t k = 0; k < t.k; k += kBf16Steps) {
     FetchBetween(t, k);
@@ -59,15 +57,14 @@ void DotTileOf(const Bf16Tile& t) {
       if constexpr (kVectors > 1) b1 = hn::LoadU(du, b + lanes);
       if constexpr (kVectors > 2) b2 = hn::LoadU(du, b + 2 * lanes);
       (void)b1, (void)b2;
-#define LW_DOT_TILE_STEP(r)                                                                 \
-  if constexpr (kRows > r) {                                                                \
-    uint32_t pair;                                                                          \
-    hwy::CopyBytes<sizeof(pair)>((r < kDotRowsLow ? low : high) + r % kDotRowsLow * stride, \
-                                 &pair);                                                    \
-    const VPairs a = hn::Set(du, pair);                                                     \
-    c##r##0 = DotPairs(a, b0, c##r##0);                                                     \
-    if constexpr (kVectors > 1) c##r##1 = DotPairs(a, b1, c##r##1);                         \
-    if constexpr (kVectors > 2) c##r##2 = DotPairs(a, b2, c##r##2);                         \
+#define LW_DOT_TILE_STEP(r)                                                                   \
+  if constexpr (kRows > r) {                                                                  \
+    uint32_t pair;                                                                            \
+    hwy::CopyBytes<sizeof(pair)>((r < kLowRows ? low : high) + r % kLowRows * stride, &pair); \
+    const VPairs a = hn::Set(du, pair);                                                       \
+    c##r##0 = DotPairs(a, b0, c##r##0);                                                       \
+    if constexpr (kVectors > 1) c##r##1 = DotPairs(a, b1, c##r##1);                           \
+    if constexpr (kVectors > 2) c##r##2 = DotPairs(a, b2, c##r##2);                           \
   }
       LW_DOT_TILE_ROWS(LW_DOT_TILE_STEP)
 #undef LW_DOT_TILE_STEP

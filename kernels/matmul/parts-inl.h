@@ -133,6 +133,9 @@ HWY_INLINE void KeepInRegister(T& x) {
 #endif
 }
 
+// Of eight rows, those that a first pointer and a stride reach; a second one has the others.
+inline constexpr size_t kLowRows = 4;
+
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
 // Rows in equal steps, addressed as four pointers to the first of every four.
 struct EvenRows {

@@ -199,16 +199,30 @@ inline constexpr size_t kManyDotColumns = 3;
 #define LW_DOT_COLUMNS(COLUMN, r) COLUMN(r, 0) COLUMN(r, 1) COLUMN(r, 2) COLUMN(r, 3)
 #define LW_DOT_EACH_ROW(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
 
+// Keeps compilers from making the load of x a part of every operation that takes it: CPUs start as
+// many loads a cycle as multiply-adds, and some of these are for the weights.
+template <typename V>
+HWY_INLINE void LoadOnce(V& x) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && (HWY_COMPILER_GCC || HWY_COMPILER_CLANG)
+  __asm__("" : "+v"(x.raw));
+#else
+  (void)x;
+#endif
+}
+HWY_INLINE VF LoadFloats(const float* p) {
+  VF x = hn::LoadU(DF(), p);
+  LoadOnce(x);
+  return x;
+}
+
 // Pairs of bf16 as they lie, and the even and odd ones of them as float32: one operation each.
 HWY_INLINE VPairs LoadPairs(const BFloat16* p) {
   VPairs pairs = hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && (HWY_COMPILER_GCC || HWY_COMPILER_CLANG)
-  __asm__("" : "+v"(pairs.raw));  // or it would be loaded twice, once for either half
-#endif
+  LoadOnce(pairs);
   return pairs;
 }
-// Where they are used once: the load may be a part of that operation.
-HWY_INLINE VPairs LoadPairsOnce(const BFloat16* p) {
+// Where registers are short: loaded again for the other half.
+HWY_INLINE VPairs LoadPairsTwice(const BFloat16* p) {
   return hn::LoadU(DPairs(), reinterpret_cast<const uint32_t*>(p));
 }
 HWY_INLINE VPairs LoadPairsN(const BFloat16* p, size_t n) {
@@ -231,6 +245,11 @@ void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t
              size_t k, float* HWY_RESTRICT out) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
+  // Two pointers and a stride reach eight rows; a pointer for each is more than there are
+  // registers.
+  const X* low = x;
+  const X* high = x + (kRows > kLowRows ? kLowRows * x_row : 0);
+  size_t x_row3 = 3 * x_row;
   const T* HWY_RESTRICT w0 = w[0];
   const T* HWY_RESTRICT w1 = w[1];
   const T* HWY_RESTRICT w2 = w[2];
@@ -242,10 +261,14 @@ void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t
 #undef LW_DOT_DECLARE_ROW
 #define LW_DOT_FMA(r, j) \
   if constexpr (kColumns > j) s##r##j = AddProducts(x##r, v##j, s##r##j);
-#define LW_DOT_ROW(r, load, at)                 \
-  if constexpr (kRows > r) {                    \
-    const auto x##r = load(x + r * x_row + at); \
-    LW_DOT_COLUMNS(LW_DOT_FMA, r)               \
+#define LW_DOT_X(r)        \
+  (kRows <= kLowRows       \
+       ? x + r * x_row + i \
+       : (r < kLowRows ? low : high) + (r % kLowRows == 3 ? x_row3 : r % kLowRows * x_row))
+#define LW_DOT_ROW(r, load, at)               \
+  if constexpr (kRows > r) {                  \
+    const auto x##r = load(LW_DOT_X(r) + at); \
+    LW_DOT_COLUMNS(LW_DOT_FMA, r)             \
   }
 #define LW_DOT_TWO_ROWS(a, b, load, at) LW_DOT_ROW(a, load, at) LW_DOT_ROW(b, load, at)
 #define LW_DOT_FOUR_ROWS(a, b, c, e, load, at) \
@@ -257,18 +280,18 @@ void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t
   auto v3 = v2;                                                       \
   if constexpr (kColumns > 3) v3 = load(w3 + i);                      \
   (void)v3;                                                           \
-  LW_DOT_ROWS(load_x, i)
-#define LW_DOT_SPLIT_STEP(load)                                                  \
+  LW_DOT_ROWS(load_x, 0)
+#define LW_DOT_SPLIT_STEP(load, load_x)                                          \
   const VPairs p0 = load(w0 + i), p1 = load(w1 + i), p2 = load(w2 + i);          \
   VPairs p3 = p2;                                                                \
   if constexpr (kColumns > 3) p3 = load(w3 + i);                                 \
   {                                                                              \
     const VF v0 = EvenOf(p0), v1 = EvenOf(p1), v2 = EvenOf(p2), v3 = EvenOf(p3); \
-    LW_DOT_ROWS(LoadWide, i)                                                     \
+    LW_DOT_ROWS(load_x, 0)                                                       \
   }                                                                              \
   {                                                                              \
     const VF v0 = OddOf(p0), v1 = OddOf(p1), v2 = OddOf(p2), v3 = OddOf(p3);     \
-    LW_DOT_ROWS(LoadWide, i + lanes)                                             \
+    LW_DOT_ROWS(load_x, lanes)                                                   \
   }
 #define LW_DOT_LOAD_N(p) LoadWideN(p, k - i)
 #define LW_DOT_LOAD_PAIRS_N(p) LoadPairsN(p, k - i)
@@ -276,24 +299,30 @@ void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t
   constexpr bool kRounded = std::is_same_v<X, BFloat16>;
   const size_t step = kPairs ? 2 * lanes : lanes;
   size_t i = 0;
-  for (; i + step <= k; i += step) {
+  for (; i + step <= k; i += step, low += step, high += step) {
+    if constexpr (kRows > kLowRows) {
+      KeepInRegister(x_row);
+      KeepInRegister(x_row3);
+    }
     PrefetchToL2(ahead + i);
     if constexpr (kFetch > 1) PrefetchToL2(ahead + ahead_row + i);
     if constexpr (kFetch > 2) PrefetchToL2(ahead + 2 * ahead_row + i);
     if constexpr (kFetch > 3) PrefetchToL2(ahead + 3 * ahead_row + i);
     if constexpr (kRounded) {
-      LW_DOT_STEP(LoadPairs, LoadPairsOnce)
+      LW_DOT_STEP(LoadPairs, LoadPairs)
+    } else if constexpr (kPairs && kRows > kLowRows) {
+      LW_DOT_SPLIT_STEP(LoadPairsTwice, LoadFloats)
     } else if constexpr (kPairs) {
-      LW_DOT_SPLIT_STEP(LoadPairs)
+      LW_DOT_SPLIT_STEP(LoadPairs, LoadWide)
     } else {
-      LW_DOT_STEP(LoadWide, LoadWide)
+      LW_DOT_STEP(LoadFloats, LoadFloats)
     }
   }
   if (i < k) {
     if constexpr (kRounded) {
-      LW_DOT_STEP(LW_DOT_LOAD_PAIRS_N, LoadPairsOnce)
+      LW_DOT_STEP(LW_DOT_LOAD_PAIRS_N, LoadPairs)
     } else if constexpr (kPairs) {
-      LW_DOT_SPLIT_STEP(LW_DOT_LOAD_PAIRS_N)
+      LW_DOT_SPLIT_STEP(LW_DOT_LOAD_PAIRS_N, LoadWide)
     } else {
       LW_DOT_STEP(LW_DOT_LOAD_N, LW_DOT_LOAD_N)
     }
@@ -310,6 +339,7 @@ void DotTile(const X* x, size_t x_row, const T* const* w, const T* ahead, size_t
 #undef LW_DOT_FOUR_ROWS
 #undef LW_DOT_TWO_ROWS
 #undef LW_DOT_ROW
+#undef LW_DOT_X
 #undef LW_DOT_FMA
 }
 
