@@ -8,6 +8,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attention-inl.h"
+#include "kernels/bfloat16-inl.h"
 #include "kernels/loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -15,9 +16,35 @@ namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace attention {
 
+// Some or n floats of a cache.
+HWY_INLINE V32 LoadCache(F32 d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE V32 LoadCache(F32 d, const BFloat16* p) { return bf16::Load(d, p); }
+HWY_INLINE V32 LoadCacheN(F32 d, const float* p, size_t n) { return hn::LoadN(d, p, n); }
+HWY_INLINE V32 LoadCacheN(F32 d, const BFloat16* p, size_t n) { return bf16::LoadN(d, p, n); }
+
+// Rows of a cache as products read them: in place, or in `buffer`.
+HWY_INLINE PackedRows CacheRows(F32 d, ReadAs read, Mat<const float> from, float* buffer,
+                                size_t stride) {
+  return RowsOrCopy(d, read, from, false, buffer, stride);
+}
+HWY_INLINE PackedRows CacheRows(F32 d, ReadAs, Mat<const BFloat16> from, float* buffer,
+                                size_t stride) {
+  const size_t lanes = hn::Lanes(d);
+  for (size_t r = 0; r < from.rows; ++r) {
+    for (size_t c = 0; c < from.cols; c += lanes) {
+      const size_t n = std::min(lanes, from.cols - c);
+      hn::StoreU(LoadCacheN(d, from.Row(r) + c, n), d, buffer + r * stride + c);
+    }
+  }
+  std::fill(buffer + from.rows * stride, buffer + RoundUp(from.rows, kRowBlock) * stride, 0.0f);
+  return {buffer, stride};
+}
+
 // What one call computes: the attention over the cache rows [begin, end).
+template <typename T>
 struct CachedProblem {
-  Mat<const float> q, k, v;
+  Mat<const float> q;
+  Mat<const T> k, v;
   size_t kv_heads;
   size_t base;
   size_t begin;
@@ -33,7 +60,8 @@ struct CachedProblem {
 };
 
 // Writes one row of the result: `row` is not divided by its sum yet.
-HWY_INLINE void FinishRow(F32 d, const CachedProblem& p, size_t token, size_t head,
+template <typename T>
+HWY_INLINE void FinishRow(F32 d, const CachedProblem<T>& p, size_t token, size_t head,
                           const float* row, float max, float sum) {
   const size_t lanes = hn::Lanes(d);
   const size_t head_dim = p.head_dim;
@@ -53,8 +81,9 @@ HWY_INLINE void FinishRow(F32 d, const CachedProblem& p, size_t token, size_t he
 
 // Tokens [token, token + tokens) and heads [head, head + heads), together at most kTile, as one
 // tile of queries: lane i is token i / heads, head i % heads.
-HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t tokens, size_t head,
-                           size_t heads, std::span<float> scratch) {
+template <typename T>
+HWY_INLINE void CachedTile(F32 d, const CachedProblem<T>& p, size_t token, size_t tokens,
+                           size_t head, size_t heads, std::span<float> scratch) {
   const size_t head_dim = p.head_dim;
   const size_t stride = RoundUp(head_dim, hn::Lanes(d));
   const size_t queries = tokens * heads;
@@ -79,12 +108,10 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
     const Extent extent = {std::min(kTile, end - k0), queries,
                            static_cast<ptrdiff_t>(p.base + token + 1) - static_cast<ptrdiff_t>(k0),
                            static_cast<ptrdiff_t>(heads)};
-    const PackedRows kr =
-        RowsOrCopy(d, ReadAs::kWholeBlocks, p.k.Rows(k0, extent.keys).Cols(column, head_dim), false,
-                   kp, stride);
-    const PackedRows vr =
-        RowsOrCopy(d, ReadAs::kWholeVectors, p.v.Rows(k0, extent.keys).Cols(column, head_dim),
-                   false, vp, stride);
+    const PackedRows kr = CacheRows(d, ReadAs::kWholeBlocks,
+                                    p.k.Rows(k0, extent.keys).Cols(column, head_dim), kp, stride);
+    const PackedRows vr = CacheRows(d, ReadAs::kWholeVectors,
+                                    p.v.Rows(k0, extent.keys).Cols(column, head_dim), vp, stride);
     Scores(d, extent, kr.data, kr.stride, head_dim, qt, scores);
     const bool corrected = SoftmaxTile(d, extent, scores, state);
     AddValues(d, extent, scores, vr, k0 == p.begin, corrected, state);
@@ -97,9 +124,9 @@ HWY_INLINE void CachedTile(F32 d, const CachedProblem& p, size_t token, size_t t
 
 // out[i] = <q, key i> for kKeys rows of any length, q padded with zeros to whole vectors. Each has
 // the same bits however many there are.
-template <size_t kKeys>
-HWY_INLINE void Dots(F32 d, const float* HWY_RESTRICT q, const float* HWY_RESTRICT key,
-                     size_t stride, size_t n, float* HWY_RESTRICT out) {
+template <size_t kKeys, typename T>
+HWY_INLINE void Dots(F32 d, const float* HWY_RESTRICT q, const T* HWY_RESTRICT key, size_t stride,
+                     size_t n, float* HWY_RESTRICT out) {
   static_assert(kKeys == 1 || kKeys == 4);
   const size_t lanes = hn::Lanes(d);
   V32 s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
@@ -107,8 +134,8 @@ HWY_INLINE void Dots(F32 d, const float* HWY_RESTRICT q, const float* HWY_RESTRI
     const V32 x = hn::LoadU(d, q + c);
     const bool whole = c + lanes <= n;
     const auto load = [&](size_t i) HWY_ATTR {
-      const float* const from = key + i * stride + c;
-      return HWY_LIKELY(whole) ? hn::LoadU(d, from) : hn::LoadN(d, from, n - c);
+      const T* const from = key + i * stride + c;
+      return HWY_LIKELY(whole) ? LoadCache(d, from) : LoadCacheN(d, from, n - c);
     };
     s0 = hn::MulAdd(x, load(0), s0);
     if constexpr (kKeys == 4) {
@@ -164,8 +191,8 @@ HWY_INLINE void SoftmaxRow(F32 d, size_t keys, size_t stride, const CachedQuery&
 }
 
 // out += sum_j p[j] * v[j, 0:n] for kKeys rows at v; out has whole vectors.
-template <size_t kKeys>
-HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, size_t n,
+template <size_t kKeys, typename T>
+HWY_INLINE void AddRows(F32 d, const float* p, const T* v, size_t v_stride, size_t n,
                         float* HWY_RESTRICT out) {
   const size_t lanes = hn::Lanes(d);
   const V32 p0 = hn::Set(d, p[0]);
@@ -174,20 +201,20 @@ HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, 
   const V32 p3 = hn::Set(d, p[kKeys > 3 ? 3 : 0]);
   size_t c = 0;
   for (; c + lanes <= n; c += lanes) {
-    V32 sum = hn::MulAdd(p0, hn::LoadU(d, v + c), hn::LoadU(d, out + c));
+    V32 sum = hn::MulAdd(p0, LoadCache(d, v + c), hn::LoadU(d, out + c));
     if constexpr (kKeys == 4) {
-      sum = hn::MulAdd(p1, hn::LoadU(d, v + v_stride + c), sum);
-      sum = hn::MulAdd(p2, hn::LoadU(d, v + 2 * v_stride + c), sum);
-      sum = hn::MulAdd(p3, hn::LoadU(d, v + 3 * v_stride + c), sum);
+      sum = hn::MulAdd(p1, LoadCache(d, v + v_stride + c), sum);
+      sum = hn::MulAdd(p2, LoadCache(d, v + 2 * v_stride + c), sum);
+      sum = hn::MulAdd(p3, LoadCache(d, v + 3 * v_stride + c), sum);
     }
     hn::StoreU(sum, d, out + c);
   }
   if (c == n) return;
-  V32 sum = hn::MulAdd(p0, hn::LoadN(d, v + c, n - c), hn::LoadU(d, out + c));
+  V32 sum = hn::MulAdd(p0, LoadCacheN(d, v + c, n - c), hn::LoadU(d, out + c));
   if constexpr (kKeys == 4) {
-    sum = hn::MulAdd(p1, hn::LoadN(d, v + v_stride + c, n - c), sum);
-    sum = hn::MulAdd(p2, hn::LoadN(d, v + 2 * v_stride + c, n - c), sum);
-    sum = hn::MulAdd(p3, hn::LoadN(d, v + 3 * v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p1, LoadCacheN(d, v + v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p2, LoadCacheN(d, v + 2 * v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p3, LoadCacheN(d, v + 3 * v_stride + c, n - c), sum);
   }
   hn::StoreU(sum, d, out + c);
 }
@@ -196,15 +223,17 @@ HWY_INLINE void AddRows(F32 d, const float* p, const float* v, size_t v_stride, 
 // Into L2: together with the rows at work they are more than an L1 of 32 KiB holds.
 constexpr size_t kFetchRows = 8;
 
-// n floats that lie `ahead` of p.
-HWY_INLINE void FetchRow(const float* p, size_t ahead, size_t n) {
-  constexpr size_t kLineFloats = 16;
-  for (size_t c = 0; c < n; c += kLineFloats) FetchAheadToL2(p + c, ahead);
+// n elements that lie `ahead` of p.
+template <typename T>
+HWY_INLINE void FetchRow(const T* p, size_t ahead, size_t n) {
+  constexpr size_t kLine = 64 / sizeof(T);
+  for (size_t c = 0; c < n; c += kLine) FetchAheadToL2(p + c, ahead);
 }
 
 // The keys [k0, k0 + keys) of all heads, each row of the caches read once from left to right, four
 // rows side by side.
-HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_t keys,
+template <typename T>
+HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem<T>& p, size_t k0, size_t keys,
                                  const CachedQueries& queries) {
   const size_t tokens = p.q.rows;
   // Keys of the tile that a token sees.
@@ -213,7 +242,7 @@ HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_
     return end <= k0 ? 0 : std::min(keys, end - k0);
   };
   for (size_t j = 0; j < keys; j += 4) {
-    const float* const key = p.k.Row(k0 + j);
+    const T* const key = p.k.Row(k0 + j);
     for (size_t i = 0; i < tokens; ++i) {
       const size_t n = seen(i);
       const float* q = queries.q + i * p.heads * queries.stride;
@@ -241,11 +270,11 @@ HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_
     if (n > 0) SoftmaxRow(d, n, queries.stride, queries.At(row));
   }
   for (size_t j = 0; j < keys; j += 4) {
-    const float* const value = p.v.Row(k0 + j);
+    const T* const value = p.v.Row(k0 + j);
     for (size_t i = 0; i < tokens; ++i) {
       const size_t n = seen(i);
       for (size_t kv = 0; kv < p.kv_heads; ++kv) {
-        const float* const v = value + kv * p.head_dim;
+        const T* const v = value + kv * p.head_dim;
         for (size_t g = 0; g < p.group; ++g) {
           const CachedQuery query = queries.At(i * p.heads + kv * p.group + g);
           if (j + 4 <= n) {
@@ -261,7 +290,8 @@ HWY_INLINE void CachedStreamTile(F32 d, const CachedProblem& p, size_t k0, size_
   }
 }
 
-HWY_INLINE void CachedStream(F32 d, const CachedProblem& p, std::span<float> scratch) {
+template <typename T>
+HWY_INLINE void CachedStream(F32 d, const CachedProblem<T>& p, std::span<float> scratch) {
   const size_t head_dim = p.head_dim;
   const size_t heads = p.heads;
   const size_t rows = p.q.rows * heads;
@@ -292,7 +322,8 @@ HWY_INLINE void CachedStream(F32 d, const CachedProblem& p, std::span<float> scr
   }
 }
 
-HWY_INLINE void Cached(const CachedProblem& p, std::span<float> scratch) {
+template <typename T>
+HWY_INLINE void Cached(const CachedProblem<T>& p, std::span<float> scratch) {
   const F32 d;
   const size_t tokens = p.q.rows;
   if (tokens == 0) return;
@@ -314,15 +345,17 @@ HWY_INLINE void Cached(const CachedProblem& p, std::span<float> scratch) {
   }
 }
 
-void CachedForwardImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t kv_heads,
+template <typename T>
+void CachedForwardImpl(Mat<const float> q, Mat<const T> k, Mat<const T> v, size_t kv_heads,
                        size_t first, size_t base, Mat<float> out, std::span<float> scratch) {
-  Cached({q, k, v, kv_heads, base, first, base + q.rows, out, {}}, scratch);
+  Cached<T>({q, k, v, kv_heads, base, first, base + q.rows, out, {}}, scratch);
 }
 
-void CachedPartialImpl(Mat<const float> q, Mat<const float> k, Mat<const float> v, size_t kv_heads,
+template <typename T>
+void CachedPartialImpl(Mat<const float> q, Mat<const T> k, Mat<const T> v, size_t kv_heads,
                        size_t first, size_t base, size_t begin, size_t end, Mat<float> part,
                        std::span<float> scratch) {
-  Cached({q, k, v, kv_heads, base, std::max(first, begin), end, {}, part}, scratch);
+  Cached<T>({q, k, v, kv_heads, base, std::max(first, begin), end, {}, part}, scratch);
 }
 
 void CachedMergeImpl(Mat<const float> parts, size_t chunks, Mat<float> out) {
@@ -362,8 +395,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lanewise::kernels {
 
-HWY_EXPORT_T(CachedAttentionForwardTable, attention::CachedForwardImpl);
-HWY_EXPORT_T(CachedAttentionPartialTable, attention::CachedPartialImpl);
+HWY_EXPORT_T(CachedAttentionForwardTable, attention::CachedForwardImpl<float>);
+HWY_EXPORT_T(CachedAttentionForwardBf16Table, attention::CachedForwardImpl<BFloat16>);
+HWY_EXPORT_T(CachedAttentionPartialTable, attention::CachedPartialImpl<float>);
+HWY_EXPORT_T(CachedAttentionPartialBf16Table, attention::CachedPartialImpl<BFloat16>);
 HWY_EXPORT_T(CachedAttentionMergeTable, attention::CachedMergeImpl);
 
 size_t CachedAttentionScratch(size_t tokens, size_t heads, size_t head_dim) {
@@ -383,10 +418,24 @@ void CachedAttentionForward(Mat<const float> q, Mat<const float> k, Mat<const fl
   (q, k, v, kv_heads, first, base, out, scratch);
 }
 
+void CachedAttentionForward(Mat<const float> q, Mat<const BFloat16> k, Mat<const BFloat16> v,
+                            size_t kv_heads, size_t first, size_t base, Mat<float> out,
+                            std::span<float> scratch) {
+  HWY_DYNAMIC_DISPATCH_T(CachedAttentionForwardBf16Table)
+  (q, k, v, kv_heads, first, base, out, scratch);
+}
+
 void CachedAttentionPartial(Mat<const float> q, Mat<const float> k, Mat<const float> v,
                             size_t kv_heads, size_t first, size_t base, size_t begin, size_t end,
                             Mat<float> part, std::span<float> scratch) {
   HWY_DYNAMIC_DISPATCH_T(CachedAttentionPartialTable)
+  (q, k, v, kv_heads, first, base, begin, end, part, scratch);
+}
+
+void CachedAttentionPartial(Mat<const float> q, Mat<const BFloat16> k, Mat<const BFloat16> v,
+                            size_t kv_heads, size_t first, size_t base, size_t begin, size_t end,
+                            Mat<float> part, std::span<float> scratch) {
+  HWY_DYNAMIC_DISPATCH_T(CachedAttentionPartialBf16Table)
   (q, k, v, kv_heads, first, base, begin, end, part, scratch);
 }
 

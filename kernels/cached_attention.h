@@ -5,7 +5,8 @@
 // hold n new tokens, whose own keys and values are already in the cache; query head h uses
 // key/value head h / (heads / kv_heads). Token i sees the cache rows [first, base + i]: base is the
 // row of token 0, first the start of the visible window. Scale 1/sqrt(hd). A token that sees no row
-// (first > base + i) gets NaN.
+// (first > base + i) gets NaN. Caches may be bf16, half as much to read; they are widened, and all
+// arithmetic is float32.
 #ifndef LANEWISE_KERNELS_CACHED_ATTENTION_H_
 #define LANEWISE_KERNELS_CACHED_ATTENTION_H_
 
@@ -17,7 +18,7 @@
 namespace lanewise::kernels {
 
 // Relative to the largest magnitude among the visible values, against reference/cached_attention.h
-// in double.
+// in double on the caches' own values.
 inline constexpr double kCachedAttentionTolerance = 1e-5;
 
 // With fewer than this many queries (tokens times query heads) for a key/value head, the cache is
@@ -32,12 +33,18 @@ size_t CachedAttentionScratch(size_t tokens, size_t heads, size_t head_dim);
 void CachedAttentionForward(Mat<const float> q, Mat<const float> k, Mat<const float> v,
                             size_t kv_heads, size_t first, size_t base, Mat<float> out,
                             std::span<float> scratch);
+void CachedAttentionForward(Mat<const float> q, Mat<const BFloat16> k, Mat<const BFloat16> v,
+                            size_t kv_heads, size_t first, size_t base, Mat<float> out,
+                            std::span<float> scratch);
 
 // The share of the cache rows [begin, end), for several workers on one cache. Row i * heads + h of
 // part [n * heads, hd + 2] belongs to token i and head h: with s = log2(e) * score it gets the sum
 // of 2^(s - m) v, then m = max s, then the sum of 2^(s - m). Where no key is visible the sums are
 // zero.
 void CachedAttentionPartial(Mat<const float> q, Mat<const float> k, Mat<const float> v,
+                            size_t kv_heads, size_t first, size_t base, size_t begin, size_t end,
+                            Mat<float> part, std::span<float> scratch);
+void CachedAttentionPartial(Mat<const float> q, Mat<const BFloat16> k, Mat<const BFloat16> v,
                             size_t kv_heads, size_t first, size_t base, size_t begin, size_t end,
                             Mat<float> part, std::span<float> scratch);
 

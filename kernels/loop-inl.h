@@ -110,19 +110,21 @@ HWY_INLINE void SumLanes(D d, V v0, V v1, V v2, V v3, float* HWY_RESTRICT out) {
 #endif
 }
 
-// The line that is `floats` ahead of p. It may be beyond the array, where no pointer may be
+// The line that is so many elements ahead of p. It may be beyond the array, where no pointer may be
 // computed.
-HWY_INLINE const float* LineAhead(const float* p, size_t floats) {
-  const uintptr_t line = reinterpret_cast<uintptr_t>(p) + floats * sizeof(float);
-  return reinterpret_cast<const float*>(line);  // NOLINT(performance-no-int-to-ptr)
+template <typename T>
+HWY_INLINE const T* LineAhead(const T* p, size_t elements) {
+  const uintptr_t line = reinterpret_cast<uintptr_t>(p) + elements * sizeof(T);
+  return reinterpret_cast<const T*>(line);  // NOLINT(performance-no-int-to-ptr)
 }
 HWY_INLINE void FetchAhead(const float* p, size_t floats) { hwy::Prefetch(LineAhead(p, floats)); }
 // Without making room for it in L1.
-HWY_INLINE void FetchAheadToL2(const float* p, size_t floats) {
+template <typename T>
+HWY_INLINE void FetchAheadToL2(const T* p, size_t elements) {
 #if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __builtin_prefetch(LineAhead(p, floats), 0, 2);
+  __builtin_prefetch(LineAhead(p, elements), 0, 2);
 #else
-  FetchAhead(p, floats);
+  hwy::Prefetch(LineAhead(p, elements));
 #endif
 }
 

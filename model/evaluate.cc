@@ -61,7 +61,7 @@ struct Evaluator::Impl {
     targets.resize(sequences * steps);
     nll.resize(sequences * steps);
     if (m.recurrent()) {
-      specs = m.state(0);
+      specs = m.state({});
       for (const StateSpec& spec : specs) {
         state[0].emplace_back(spec.Count());
         state[1].emplace_back(spec.Count());

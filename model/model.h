@@ -25,7 +25,9 @@ struct StateSpec {
   size_t cols = 0;
   bool in_place =
       false;  // a cache that grows where it is; else each window reads one copy and writes another
+  runtime::DType dtype = runtime::DType::kFloat32;
   size_t Count() const { return rows * cols; }
+  size_t Bytes() const { return Count() * runtime::SizeOf(dtype); }
 };
 
 // Which graph to build. The forward pass is the same in all of them.
@@ -36,7 +38,7 @@ struct GraphOptions {
   bool gradients = false;     // needs losses
   bool logits = false;        // of the last valid step of each sequence
   bool state = false;         // windows go on from a state and leave one behind
-  bool half_weights = false;  // matrices are read as bf16 (runtime::Weights::half)
+  bool half_weights = false;  // matrices (runtime::Weights::half) and KV caches are bf16
   float label_smoothing = 0;
   float dropout = 0;              // only with gradients
   bool recompute_layers = false;  // only with gradients
@@ -70,7 +72,8 @@ class Model {
   // Whether a state of constant size carries text of any length; else a KV cache grows to a
   // capacity.
   virtual bool recurrent() const = 0;
-  virtual std::vector<StateSpec> state(size_t cache_capacity) const = 0;
+  // With a KV cache, of options.cache_capacity tokens.
+  virtual std::vector<StateSpec> state(const GraphOptions& options) const = 0;
   virtual ModelGraph Build(const GraphOptions& options) const = 0;
   // Fills a zeroed flat buffer. scheme: "default" or "seed".
   virtual void Initialize(std::string_view scheme, uint64_t seed,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/bfloat16.h"
 #include "model/error.h"
 #include "runtime/check.h"
 
@@ -35,16 +36,17 @@ Session::Session(const Model& model, const runtime::Weights& weights,
     : model_(model), weights_(weights), scheduler_(scheduler), options_(options) {
   if (options_.cache_capacity == 0) options_.cache_capacity = model.context();
   const size_t streams = options_.streams;
-  specs_ = model.state(options_.cache_capacity);
-  size_t floats = 0;
+  specs_ = model.state(
+      {.half_weights = weights_.half != nullptr, .cache_capacity = options_.cache_capacity});
+  size_t bytes = 0;
   for (const StateSpec& spec : specs_) {
-    state_offset_.push_back(floats);
-    floats += (streams * spec.Count() + 15) / 16 * 16;
+    state_offset_.push_back(bytes);
+    bytes += (streams * spec.Bytes() + 63) / 64 * 64;
   }
   const bool in_place =
       std::all_of(specs_.begin(), specs_.end(), [](const StateSpec& s) { return s.in_place; });
-  states_[0] = runtime::Arena("model state", floats * sizeof(float));
-  if (!in_place) states_[1] = runtime::Arena("model state", floats * sizeof(float));
+  states_[0] = runtime::Arena("model state", bytes);
+  if (!in_place) states_[1] = runtime::Arena("model state", bytes);
   single_ = MakeRunner(1, 1);
   const size_t most = std::min(options_.prefill_steps, options_.cache_capacity);
   for (const size_t steps : kChunks) {
@@ -76,14 +78,14 @@ void Session::Reset() {
 
 void Session::Reset(size_t stream) {
   positions_[stream] = 0;
-  for (size_t i = 0; i < specs_.size(); ++i) std::ranges::fill(State(i, stream, 1), 0.0F);
+  for (size_t i = 0; i < specs_.size(); ++i) std::ranges::fill(State(i, stream, 1), std::byte{0});
 }
 
-std::span<float> Session::State(size_t spec, size_t stream, size_t count, bool next) const {
+std::span<std::byte> Session::State(size_t spec, size_t stream, size_t count, bool next) const {
   const StateSpec& s = specs_[spec];
   const size_t which = s.in_place ? 0 : next ? 1 - current_ : current_;
-  return states_[which].Floats().subspan(state_offset_[spec] + stream * s.Count(),
-                                         count * s.Count());
+  return states_[which].As<std::byte>().subspan(state_offset_[spec] + stream * s.Bytes(),
+                                                count * s.Bytes());
 }
 
 uint64_t Session::room(size_t stream) const {
@@ -188,7 +190,13 @@ std::vector<TensorSource> Session::StateSources() const {
            options_.streams);
   std::vector<TensorSource> sources;
   for (size_t i = 0; i < specs_.size(); ++i) {
-    sources.push_back(MakeSource(specs_[i].name, {specs_[i].rows, specs_[i].cols}, State(i, 0, 1)));
+    const StateSpec& spec = specs_[i];
+    const std::span<const std::byte> bytes = State(i, 0, 1);
+    const bool half = spec.dtype == runtime::DType::kBFloat16;
+    sources.push_back({spec.name,
+                       half ? DType::kBF16 : DType::kF32,
+                       {spec.rows, spec.cols},
+                       [bytes](const ByteSink& sink) { sink(bytes); }});
   }
   sources.push_back(MakeSource("logits", {logits_.size()}, logits_));
   return sources;
@@ -208,7 +216,17 @@ void Session::Restore(const std::vector<NamedTensor>& tensors, uint64_t position
     }
     it->read(0, out);
   };
-  for (size_t i = 0; i < specs_.size(); ++i) read(specs_[i].name, State(i, 0, 1));
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    const std::span<std::byte> state = State(i, 0, 1);
+    if (specs_[i].dtype != runtime::DType::kBFloat16) {
+      read(specs_[i].name, {reinterpret_cast<float*>(state.data()), specs_[i].Count()});
+      continue;
+    }
+    std::vector<float> wide(specs_[i].Count());
+    read(specs_[i].name, wide);
+    auto* const half = reinterpret_cast<kernels::BFloat16*>(state.data());
+    kernels::RoundToBFloat16(wide, {half, wide.size()});
+  }
   read("logits", logits_);
   positions_[0] = position;
 }

@@ -30,7 +30,7 @@ struct SessionOptions {
 // streams: products of more rows add in another order.
 class Session {
  public:
-  // With bf16 weights, products read those.
+  // With bf16 weights, products read those, and a KV cache is bf16 too.
   Session(const Model& model, const runtime::Weights& weights, const runtime::Scheduler& scheduler,
           const SessionOptions& options = {});
 
@@ -67,14 +67,14 @@ class Session {
   void Run(Runner& runner, size_t stream, std::span<const int32_t> tokens);
   Runner& PrefillRunner(size_t tokens) const;
   // Of `count` streams from `stream` on, of one state tensor; `next` is where a run leaves it.
-  std::span<float> State(size_t spec, size_t stream, size_t count, bool next = false) const;
+  std::span<std::byte> State(size_t spec, size_t stream, size_t count, bool next = false) const;
 
   const Model& model_;
   runtime::Weights weights_;
   const runtime::Scheduler& scheduler_;
   SessionOptions options_;
   std::vector<StateSpec> specs_;
-  std::vector<size_t> state_offset_;  // floats, by spec
+  std::vector<size_t> state_offset_;  // bytes, by spec
   runtime::Arena states_[2];          // the current one and the next one
   size_t current_ = 0;
   std::vector<float> logits_;

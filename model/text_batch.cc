@@ -31,7 +31,7 @@ size_t CountTokens(const Tokenizer& tokenizer, const std::string& prompt) {
 // Checks every prompt, and chooses streams and cache for them.
 SessionOptions ChooseSession(const Model& model, const Tokenizer& tokenizer,
                              const std::vector<TextRequest>& requests,
-                             const TextBatchOptions& options) {
+                             const TextBatchOptions& options, bool half_weights) {
   SessionOptions session{.slide = options.slide};
   size_t longest = 1;
   for (const TextRequest& request : requests) {
@@ -43,8 +43,9 @@ SessionOptions ChooseSession(const Model& model, const Tokenizer& tokenizer,
   const size_t needed = std::max<size_t>(longest + options.text.tokens, session.prefill_steps);
   session.cache_capacity = std::min(needed, model.context());
   size_t bytes = 0;
-  for (const StateSpec& spec : model.state(session.cache_capacity)) {
-    bytes += spec.Count() * sizeof(float) * (spec.in_place ? 1 : 2);
+  for (const StateSpec& spec :
+       model.state({.half_weights = half_weights, .cache_capacity = session.cache_capacity})) {
+    bytes += spec.Bytes() * (spec.in_place ? 1 : 2);
   }
   const size_t fitting = std::clamp<size_t>(kMostStateBytes / std::max<size_t>(1, bytes), 1,
                                             kernels::kMatmulSkinnyRows);
@@ -62,7 +63,8 @@ class Batch {
         requests_(requests),
         options_(options),
         vocab_size_(model.vocab_size()),
-        session_options_(ChooseSession(model, tokenizer, requests, options)),
+        session_options_(
+            ChooseSession(model, tokenizer, requests, options, weights.half != nullptr)),
         session_(model, weights, scheduler, session_options_) {}
 
   TextBatchReport Run() {

@@ -78,7 +78,7 @@ TrainStep::TrainStep(const Model& model, const runtime::Scheduler& scheduler,
   keys_.resize(4 * shards);
   squares_.resize((buffer_size_ + kPiece - 1) / kPiece);
   if (shape.carry_state) {
-    specs_ = model.state(0);
+    specs_ = model.state({});
     size_t floats = 0;
     for (const StateSpec& spec : specs_) {
       state_offset_.push_back(floats);

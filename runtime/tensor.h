@@ -72,11 +72,13 @@ struct Tensor {
   Mat<float> F32() const { return {static_cast<float*>(data), rows, cols, stride}; }
   // All elements in a row; only for tensors without gaps between rows.
   std::span<float> Flat() const { return {static_cast<float*>(data), rows * cols}; }
-  Mat<const kernels::BFloat16> BF16() const {
-    return {static_cast<const kernels::BFloat16*>(data), rows, cols, stride};
+  Mat<kernels::BFloat16> BF16() const {
+    return {static_cast<kernels::BFloat16*>(data), rows, cols, stride};
   }
   std::span<const int32_t> Ints() const { return {static_cast<const int32_t*>(data), rows * cols}; }
 };
+
+inline bool IsBf16(const Tensor& t) { return t.dtype == DType::kBFloat16; }
 
 }  // namespace lanewise::runtime
 

@@ -83,12 +83,18 @@ Llama::Llama(const LlamaConfig& config) : config_(config) {
   if (!config.tied) output_ = params_.AddMatrix("output", config.vocab_size, e);
 }
 
-std::vector<StateSpec> Llama::state(size_t cache_capacity) const {
+std::vector<StateSpec> Llama::state(const GraphOptions& options) const {
   std::vector<StateSpec> specs;
   const size_t width = config_.kv_heads * config_.HeadDim();
+  const auto dtype = options.half_weights ? runtime::DType::kBFloat16 : runtime::DType::kFloat32;
   for (size_t l = 0; l < config_.layers; ++l) {
-    specs.push_back({StrCat("layers.", l, ".keys"), cache_capacity, width, /*in_place=*/true});
-    specs.push_back({StrCat("layers.", l, ".values"), cache_capacity, width, /*in_place=*/true});
+    for (const char* name : {".keys", ".values"}) {
+      specs.push_back({.name = StrCat("layers.", l, name),
+                       .rows = options.cache_capacity,
+                       .cols = width,
+                       .in_place = true,
+                       .dtype = dtype});
+    }
   }
   return specs;
 }
@@ -115,8 +121,8 @@ struct Llama::Builder {
     const size_t sequences = options.sequences;
     if (options.state) {
       m.starts = g.External("starts", sequences, 1, runtime::DType::kInt32);
-      for (const StateSpec& spec : model.state(options.cache_capacity)) {
-        m.state_in.push_back(g.External(spec.name, sequences * spec.rows, spec.cols));
+      for (const StateSpec& spec : model.state(options)) {
+        m.state_in.push_back(g.External(spec.name, sequences * spec.rows, spec.cols, spec.dtype));
         m.state_out.push_back(m.state_in.back());
       }
     }

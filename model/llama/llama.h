@@ -36,7 +36,7 @@ class Llama final : public Model {
   size_t vocab_size() const override { return config_.vocab_size; }
   size_t context() const override { return config_.ctx; }
   bool recurrent() const override { return false; }
-  std::vector<StateSpec> state(size_t cache_capacity) const override;
+  std::vector<StateSpec> state(const GraphOptions& options) const override;
   ModelGraph Build(const GraphOptions& options) const override;
   void Initialize(std::string_view scheme, uint64_t seed, std::span<float> weights) const override;
   double TrainFlopsPerToken(size_t steps) const override;

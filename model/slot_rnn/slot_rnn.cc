@@ -119,7 +119,7 @@ void SlotRnn::AddLayer(size_t index) {
   layers_.push_back(l);
 }
 
-std::vector<StateSpec> SlotRnn::state(size_t) const {
+std::vector<StateSpec> SlotRnn::state(const GraphOptions&) const {
   std::vector<StateSpec> specs;
   for (size_t l = 0; l < config_.layers; ++l) {
     const std::string p = StrCat("layers.", l, ".");
@@ -151,7 +151,7 @@ struct SlotRnn::Builder {
     AddInputs(options, &m);
     Graph& g = m.graph;
     if (options.state) {
-      for (const StateSpec& spec : model.state(0)) {
+      for (const StateSpec& spec : model.state(options)) {
         m.state_in.push_back(g.External(spec.name, options.sequences * spec.rows, spec.cols));
         m.state_out.push_back(g.External(spec.name, options.sequences * spec.rows, spec.cols));
       }

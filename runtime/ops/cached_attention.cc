@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "kernels/bfloat16.h"
 #include "kernels/cached_attention.h"
 #include "runtime/check.h"
 
@@ -40,7 +41,7 @@ struct CachedPartition {
     if (steps * shape.Group() < kernels::kCachedAttentionTileQueries) {
       const size_t head_dim = cache.cols / shape.kv_heads;
       kv_per_unit = StreamHeads(shape.kv_heads, head_dim);
-      const size_t rows = kStreamChunkBytes / (2 * sizeof(float) * kv_per_unit * head_dim);
+      const size_t rows = kStreamChunkBytes / (2 * SizeOf(cache.dtype) * kv_per_unit * head_dim);
       chunk = std::max<size_t>(64, rows / 64 * 64);
     } else {
       kv_per_unit = 1;
@@ -73,22 +74,11 @@ class CachedAttentionOp final : public Op {
   }
 
   void Run(const OpArgs& args) const override {
-    Window w(args, shape_);
-    bool wraps = false;
-    for (size_t s = 0; s < shape_.sequences; ++s) {
-      const int32_t start = w.Start(s);
-      const int32_t length = w.Length(s);
-      LW_CHECK(start >= 0 && length >= 0 && static_cast<size_t>(length) <= w.steps,
-               "cached attention: sequence ", s, " has ", length, " of ", w.steps, " steps from ",
-               start);
-      const bool fits = static_cast<size_t>(start) + static_cast<size_t>(length) <= w.capacity;
-      LW_CHECK(fits || slide_, "cached attention: sequence ", s, " has ", start, " tokens and ",
-               length, " new ones, its cache holds ", w.capacity);
-      wraps = wraps || !fits;
+    if (IsBf16(args.out[1])) {
+      RunWindow<kernels::BFloat16>(args, {args.out[1].BF16(), args.out[2].BF16()});
+    } else {
+      RunWindow<float>(args, {args.out[1].F32(), args.out[2].F32()});
     }
-    // A window that overwrites rows which its earlier tokens still see goes token by token.
-    w.width = wraps ? 1 : w.steps;
-    for (w.begin = 0; w.begin < w.steps; w.begin += w.width) RunPart(args, w);
   }
 
   OpCost Cost(std::span<const Tensor> in, std::span<const Tensor> out) const override {
@@ -99,18 +89,20 @@ class CachedAttentionOp final : public Op {
   }
 
  private:
+  template <typename T>
+  struct Caches {
+    Mat<T> k, v;
+  };
   // Some steps of a window: [begin, begin + width) of each sequence.
   struct Window {
     Window(const OpArgs& args, const AttentionShape& shape)
         : qkv(args.in[0].F32()),
           out(args.out[0].F32()),
-          k_cache(args.out[1].F32()),
-          v_cache(args.out[2].F32()),
           starts(args.in[1]),
           lengths(args.in[2]),
           head_dim(shape.HeadDim(qkv.cols)),
           steps(qkv.rows / shape.sequences),
-          capacity(k_cache.rows / shape.sequences) {}
+          capacity(args.out[1].rows / shape.sequences) {}
 
     int32_t Start(size_t s) const { return starts ? starts.Ints()[s] : 0; }
     int32_t Length(size_t s) const {
@@ -128,7 +120,6 @@ class CachedAttentionOp final : public Op {
 
     Mat<const float> qkv;
     Mat<float> out;
-    Mat<float> k_cache, v_cache;
     Tensor starts, lengths;
     size_t head_dim, steps, capacity;
     size_t begin = 0;
@@ -143,31 +134,62 @@ class CachedAttentionOp final : public Op {
     return qkv.rows * shape_.heads * (cache.rows / shape_.sequences);
   }
 
+  template <typename T>
+  void RunWindow(const OpArgs& args, const Caches<T>& caches) const {
+    Window w(args, shape_);
+    bool wraps = false;
+    for (size_t s = 0; s < shape_.sequences; ++s) {
+      const int32_t start = w.Start(s);
+      const int32_t length = w.Length(s);
+      LW_CHECK(start >= 0 && length >= 0 && static_cast<size_t>(length) <= w.steps,
+               "cached attention: sequence ", s, " has ", length, " of ", w.steps, " steps from ",
+               start);
+      const bool fits = static_cast<size_t>(start) + static_cast<size_t>(length) <= w.capacity;
+      LW_CHECK(fits || slide_, "cached attention: sequence ", s, " has ", start, " tokens and ",
+               length, " new ones, its cache holds ", w.capacity);
+      wraps = wraps || !fits;
+    }
+    // A window that overwrites rows which its earlier tokens still see goes token by token.
+    w.width = wraps ? 1 : w.steps;
+    for (w.begin = 0; w.begin < w.steps; w.begin += w.width) RunPart(args, w, caches);
+  }
+
   // What one unit works on, in one sequence.
+  template <typename T>
   struct Unit {
-    Mat<const float> q, k, v;
+    Mat<const float> q;
+    Mat<const T> k, v;
     Mat<float> out;
   };
-  Unit Slice(const Window& w, const CachedPartition& cut, size_t s, size_t unit) const {
+  template <typename T>
+  Unit<T> Slice(const Window& w, const Caches<T>& caches, const CachedPartition& cut, size_t s,
+                size_t unit) const {
     const size_t q_cols = cut.heads * w.head_dim;
     const size_t kv_cols = cut.kv_per_unit * w.head_dim;
-    const auto cache = [&](Mat<const float> m) {
+    const auto cache = [&](Mat<const T> m) {
       return m.Rows(s * w.capacity, w.capacity).Cols(unit * kv_cols, kv_cols);
     };
-    return {w.qkv.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols), cache(w.k_cache),
-            cache(w.v_cache), w.out.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols)};
+    return {w.qkv.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols), cache(caches.k),
+            cache(caches.v), w.out.Rows(w.FirstRow(s), w.Count(s)).Cols(unit * q_cols, q_cols)};
+  }
+
+  static void Keep(std::span<const float> from, float* to) { std::ranges::copy(from, to); }
+  static void Keep(std::span<const float> from, kernels::BFloat16* to) {
+    kernels::RoundToBFloat16(from, {to, from.size()});
   }
 
   // Copies the unit's new keys and values into the caches and clears outputs that nobody computes.
-  void Append(const Window& w, const CachedPartition& cut, size_t s, size_t unit) const {
+  template <typename T>
+  void Append(const Window& w, const Caches<T>& caches, const CachedPartition& cut, size_t s,
+              size_t unit) const {
     const size_t cols = cut.kv_per_unit * w.head_dim;
     const size_t k_col = shape_.heads * w.head_dim + unit * cols;
     const size_t v_col = k_col + shape_.kv_heads * w.head_dim;
     for (size_t i = 0; i < w.Count(s); ++i) {
       const float* const row = w.qkv.Row(w.FirstRow(s) + i);
       const size_t to = s * w.capacity + (w.Position(s) + i) % w.capacity;
-      std::copy_n(row + k_col, cols, w.k_cache.Row(to) + unit * cols);
-      std::copy_n(row + v_col, cols, w.v_cache.Row(to) + unit * cols);
+      Keep({row + k_col, cols}, caches.k.Row(to) + unit * cols);
+      Keep({row + v_col, cols}, caches.v.Row(to) + unit * cols);
     }
     const size_t q_cols = cut.heads * w.head_dim;
     for (size_t i = w.Count(s); i < std::min(w.width, w.steps - w.begin); ++i) {
@@ -175,7 +197,8 @@ class CachedAttentionOp final : public Op {
     }
   }
 
-  void RunPart(const OpArgs& args, const Window& w) const {
+  template <typename T>
+  void RunPart(const OpArgs& args, const Window& w, const Caches<T>& caches) const {
     const CachedPartition cut(shape_, args.in[0], args.out[1]);
     const Parallel serial;
     const bool small = 4 * MostPairs(args.in[0], args.out[1]) * w.head_dim < kSerialFlops;
@@ -188,9 +211,9 @@ class CachedAttentionOp final : public Op {
 
     parallel.For(shape_.sequences * cut.units, [&](size_t task, size_t worker) {
       const size_t s = task / cut.units;
-      Append(w, cut, s, task % cut.units);
+      Append(w, caches, cut, s, task % cut.units);
       if (live > 1) return;
-      const Unit u = Slice(w, cut, s, task % cut.units);
+      const Unit<T> u = Slice(w, caches, cut, s, task % cut.units);
       kernels::CachedAttentionForward(u.q, u.k, u.v, cut.kv_per_unit, 0, w.Base(s), u.out,
                                       {memory + worker * scratch, scratch});
     });
@@ -205,7 +228,7 @@ class CachedAttentionOp final : public Op {
       const size_t chunk = task % live;
       const size_t s = task / live / cut.units;
       if (chunk >= LiveChunks(w, cut, s)) return;
-      const Unit u = Slice(w, cut, s, task / live % cut.units);
+      const Unit<T> u = Slice(w, caches, cut, s, task / live % cut.units);
       const size_t rows = u.q.rows * cut.heads;
       kernels::CachedAttentionPartial(u.q, u.k, u.v, cut.kv_per_unit, 0, w.Base(s),
                                       chunk * cut.chunk, (chunk + 1) * cut.chunk,
@@ -215,7 +238,7 @@ class CachedAttentionOp final : public Op {
     parallel.For(shape_.sequences * cut.units, [&](size_t task, size_t) {
       const size_t s = task / cut.units;
       const size_t chunks = LiveChunks(w, cut, s);
-      const Unit u = Slice(w, cut, s, task % cut.units);
+      const Unit<T> u = Slice(w, caches, cut, s, task % cut.units);
       if (u.q.rows == 0) return;
       const size_t rows = chunks * u.q.rows * cut.heads;
       kernels::CachedAttentionMerge(parts.Rows(task * part_rows, rows), chunks, u.out);
@@ -253,6 +276,8 @@ TensorId CachedAttention(Graph& graph, const CachedAttentionArgs& args) {
                k.cols == shape.kv_heads * head_dim,
            "cached attention: caches [", k.rows, ", ", k.cols, "] and [", v.rows, ", ", v.cols,
            "] for ", shape.sequences, " sequences and ", shape.kv_heads, " heads of ", head_dim);
+  LW_CHECK(k.dtype == v.dtype && k.dtype != DType::kInt32,
+           "cached attention: caches are both float32 or both bf16");
   CheckInts(graph, args.starts, "starts", shape.sequences);
   CheckInts(graph, args.lengths, "lengths", shape.sequences);
   const TensorId out = graph.Activation("attention", info.rows, shape.heads * head_dim);

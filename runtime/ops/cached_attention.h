@@ -13,7 +13,8 @@ struct CachedAttentionArgs {
   AttentionShape shape;
   TensorId starts;   // int32 [sequences,1]: tokens in the cache before this window; unbound: 0
   TensorId lengths;  // optional int32 [sequences,1]: valid steps; unbound: all
-  // External [sequences * capacity, kv_heads * head_dim], read and appended to in place.
+  // External [sequences * capacity, kv_heads * head_dim], float32 or bf16, read and appended to in
+  // place.
   TensorId keys, values;
   // What happens when a sequence outgrows its cache: an error, or the oldest tokens are forgotten
   // (token p lies in row p mod capacity and sees the last `capacity` tokens).

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/bfloat16.h"
 #include "kernels/reference/cached_attention.h"
 #include "tests/support/targets.h"
 
@@ -25,8 +26,8 @@ struct Shape {
 };
 
 struct Problem {
-  Problem(const Shape& s, size_t from, size_t at)
-      : shape(s), first(from), base(at), capacity(at + s.tokens + 5) {
+  Problem(const Shape& s, size_t from, size_t at, bool half_caches = false)
+      : shape(s), half(half_caches), first(from), base(at), capacity(at + s.tokens + 5) {
     std::mt19937 rng(static_cast<unsigned>(s.tokens * 1009 + s.head_dim * 31 + s.group + at * 77));
     std::normal_distribution<float> normal;
     q.resize(s.tokens * QStride() + 1);
@@ -41,6 +42,16 @@ struct Problem {
       if (r >= first && r < base + s.tokens) continue;
       for (auto* m : {&k, &v}) std::fill_n(m->data() + r * Wide(), Wide(), kNan);
     }
+    if (half) Round();
+  }
+  // k and v as bf16 caches hold them; call it again after changing them.
+  void Round() {
+    k16.resize(k.size());
+    v16.resize(v.size());
+    RoundToBFloat16(k, k16);
+    RoundToBFloat16(v, v16);
+    WidenBFloat16(k16, k);
+    WidenBFloat16(v16, v);
   }
   size_t Heads() const { return shape.group * shape.kv_heads; }
   size_t Wide() const { return (shape.kv_heads + 2) * shape.head_dim; }
@@ -59,13 +70,29 @@ struct Problem {
     return std::vector<float>(CachedAttentionScratch(shape.tokens, Heads(), shape.head_dim), kNan);
   }
   void Forward(std::span<float> scratch) {
-    CachedAttentionForward(Query(q), Cache(k), Cache(v), shape.kv_heads, first, base, Out(),
-                           scratch);
+    if (half) {
+      CachedAttentionForward(Query(q), Cache(k16), Cache(v16), shape.kv_heads, first, base, Out(),
+                             scratch);
+    } else {
+      CachedAttentionForward(Query(q), Cache(k), Cache(v), shape.kv_heads, first, base, Out(),
+                             scratch);
+    }
+  }
+  void Partial(size_t begin, size_t end, Mat<float> part, std::span<float> scratch) {
+    if (half) {
+      CachedAttentionPartial(Query(q), Cache(k16), Cache(v16), shape.kv_heads, first, base, begin,
+                             end, part, scratch);
+    } else {
+      CachedAttentionPartial(Query(q), Cache(k), Cache(v), shape.kv_heads, first, base, begin, end,
+                             part, scratch);
+    }
   }
 
   Shape shape;
+  bool half;  // bf16 caches
   size_t first, base, capacity;
   std::vector<float> q, out, k, v;
+  std::vector<BFloat16> k16, v16;
 };
 
 std::vector<double> Reference(const Problem& p) {
@@ -100,15 +127,15 @@ void CheckOut(Problem& p, const std::vector<double>& expected) {
   CHECK(difference <= kCachedAttentionTolerance * largest);
 }
 
-// In one piece and in chunks of `chunk` cache rows.
-void Check(const Shape& shape, size_t first, size_t base, size_t chunk = 128) {
+void CheckCaches(const Shape& shape, size_t first, size_t base, size_t chunk, bool half) {
+  CAPTURE(half);
   CAPTURE(shape.tokens);
   CAPTURE(shape.head_dim);
   CAPTURE(shape.group);
   CAPTURE(shape.kv_heads);
   CAPTURE(first);
   CAPTURE(base);
-  Problem p(shape, first, base);
+  Problem p(shape, first, base, half);
   const std::vector<double> expected = Reference(p);
   testing::ForEachTarget([&] {
     std::vector<float> scratch = p.Scratch();
@@ -121,12 +148,16 @@ void Check(const Shape& shape, size_t first, size_t base, size_t chunk = 128) {
     std::vector<float> parts(chunks * rows * (shape.head_dim + 2), kNan);
     const Mat<float> all = {parts.data(), chunks * rows, shape.head_dim + 2, shape.head_dim + 2};
     for (size_t i = 0; i < chunks; ++i) {
-      CachedAttentionPartial(p.Query(p.q), p.Cache(p.k), p.Cache(p.v), shape.kv_heads, first, base,
-                             i * chunk, (i + 1) * chunk, all.Rows(i * rows, rows), scratch);
+      p.Partial(i * chunk, (i + 1) * chunk, all.Rows(i * rows, rows), scratch);
     }
     CachedAttentionMerge(all, chunks, p.Out());
     CheckOut(p, expected);
   });
+}
+
+// In one piece and in chunks of `chunk` cache rows, with caches of float32 and of bf16.
+void Check(const Shape& shape, size_t first, size_t base, size_t chunk = 128) {
+  for (const bool half : {false, true}) CheckCaches(shape, first, base, chunk, half);
 }
 
 TEST_CASE("cached attention: one token, all head widths and cache lengths") {
@@ -179,10 +210,12 @@ TEST_CASE("cached attention: NaN and infinity propagate") {
   testing::ForEachTarget([] {
     for (size_t tokens : {1, 20}) {
       for (float bad : {kNan, std::numeric_limits<float>::infinity()}) {
-        for (int which = 0; which < 2; ++which) {
-          if (which == 0 && !std::isnan(bad)) continue;  // a score of -inf is a probability of 0
-          Problem p({tokens, 16, 1}, 0, 70);
-          (which == 0 ? p.k : p.v)[50 * 48 + 16 + 3] = bad;
+        for (int which = 0; which < 4; ++which) {
+          const bool key = which % 2 == 0;
+          if (key && !std::isnan(bad)) continue;  // a score of -inf is a probability of 0
+          Problem p({tokens, 16, 1}, 0, 70, /*half_caches=*/which >= 2);
+          (key ? p.k : p.v)[50 * 48 + 16 + 3] = bad;
+          p.Round();
           std::vector<float> scratch = p.Scratch();
           p.Forward(scratch);
           for (size_t r = 0; r < tokens; ++r) CHECK(!std::isfinite(p.Out().Row(r)[3]));

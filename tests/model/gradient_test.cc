@@ -74,7 +74,7 @@ struct Window {
       }
     }
     if (!c.state) return;
-    for (const StateSpec& spec : model->state(0)) {
+    for (const StateSpec& spec : model->state({})) {
       std::vector<float> values(c.sequences * spec.Count());
       for (float& x : values) x = normal(random);
       if (spec.name.ends_with("wkv")) {  // denominators are sums of exponentials

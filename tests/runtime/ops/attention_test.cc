@@ -161,7 +161,7 @@ TEST_CASE("attention op: shapes that do not fit are refused with a message") {
 // Runs windows of given lengths over caches, as a session does.
 class CachedRunner {
  public:
-  CachedRunner(const Sizes& sizes, size_t capacity, bool slide, size_t threads)
+  CachedRunner(const Sizes& sizes, size_t capacity, bool slide, size_t threads, DType caches)
       : sizes_(sizes),
         scheduler_(threads),
         k_(sizes.shape.sequences * capacity * sizes.shape.kv_heads * sizes.head_dim, NAN),
@@ -175,8 +175,8 @@ class CachedRunner {
     const TensorId starts = graph.External("starts", sequences, 1, DType::kInt32);
     const TensorId lengths = graph.External("lengths", sequences, 1, DType::kInt32);
     const size_t cols = sizes.shape.kv_heads * sizes.head_dim;
-    const TensorId k = graph.External("k", sequences * capacity, cols);
-    const TensorId v = graph.External("v", sequences * capacity, cols);
+    const TensorId k = graph.External("k", sequences * capacity, cols, caches);
+    const TensorId v = graph.External("v", sequences * capacity, cols, caches);
     const TensorId out = graph.External("out", sizes.Rows(), sizes.OutWidth());
     const TensorId source = testing::Source(graph, x_, {});
     const TensorId table = RopeTable(graph, sequences, sizes.steps, sizes.head_dim, kTheta, starts);
@@ -212,7 +212,7 @@ class CachedRunner {
  private:
   Sizes sizes_;
   Scheduler scheduler_;
-  std::vector<float> k_, v_, out_;
+  std::vector<float> k_, v_, out_;  // caches of bf16 need half of k_ and v_
   std::vector<int32_t> starts_, lengths_;
   TensorId x_;
   std::unique_ptr<Executor> executor_;
@@ -221,8 +221,9 @@ class CachedRunner {
 // Feeds `total` tokens of two sequences in windows of sizes.steps, the second one a step shorter
 // each time, and compares with attention over the whole text (or its last `visible` tokens).
 std::vector<float> FeedAll(const Sizes& sizes, size_t total, size_t capacity, bool slide,
-                           size_t threads, const std::vector<float>& text) {
-  CachedRunner runner(sizes, capacity, slide, threads);
+                           size_t threads, const std::vector<float>& text,
+                           DType caches = DType::kFloat32) {
+  CachedRunner runner(sizes, capacity, slide, threads, caches);
   const size_t width = sizes.Width();
   std::vector<float> all(sizes.shape.sequences * total * sizes.OutWidth(), NAN);
   std::vector<size_t> done(sizes.shape.sequences, 0);
@@ -259,12 +260,17 @@ void CheckCached(const AttentionShape& shape, size_t head_dim, size_t steps, siz
   const std::vector<float> text = Random(whole.Rows() * whole.Width(), 3);
   const std::vector<float> dout(whole.Rows() * whole.OutWidth());
   const Exact exact = Reference(whole, text, dout);
-  const std::vector<float> serial =
-      FeedAll({shape, steps, head_dim}, total, total + 3, false, 1, text);
-  CHECK(testing::RelativeL2Error<float, double>(serial, exact.out) <= 2e-6);
-  for (size_t threads : {2, 3}) {
-    CHECK(testing::SameBits<const float, const float>(
-        FeedAll({shape, steps, head_dim}, total, total + 3, false, threads, text), serial));
+  for (const DType caches : {DType::kFloat32, DType::kBFloat16}) {
+    const std::vector<float> serial =
+        FeedAll({shape, steps, head_dim}, total, total + 3, false, 1, text, caches);
+    const double error = testing::RelativeL2Error<float, double>(serial, exact.out);
+    // A rounded key or value is off by 1/512 of itself at most.
+    CHECK(error <= (caches == DType::kFloat32 ? 2e-6 : 1.0 / 256));
+    for (size_t threads : {2, 3}) {
+      CHECK(testing::SameBits<const float, const float>(
+          FeedAll({shape, steps, head_dim}, total, total + 3, false, threads, text, caches),
+          serial));
+    }
   }
 }
 
@@ -287,6 +293,11 @@ TEST_CASE("cached attention op: a full cache is an error, or slides") {
   const Sizes whole = {shape, total, 8};
   const std::vector<float> text = Random(whole.Rows() * whole.Width(), 4);
   CHECK_THROWS_AS(FeedAll({shape, 5, 8}, total, capacity, false, 1, text), CheckError);
+  // Keys and values are rounded alike, however they come.
+  const auto half = [&](size_t steps) {
+    return FeedAll({shape, steps, 8}, total, capacity, true, 1, text, DType::kBFloat16);
+  };
+  CHECK(testing::RelativeL2Error<float, float>(half(7), half(1)) <= 2e-6);
   const std::vector<float> one = FeedAll({shape, 1, 8}, total, capacity, true, 1, text);
   const std::vector<float> many = FeedAll({shape, 7, 8}, total, capacity, true, 2, text);
   CHECK(testing::RelativeL2Error<float, float>(many, one) <= 2e-6);
