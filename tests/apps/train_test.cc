@@ -249,6 +249,24 @@ TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, genera
   CHECK(Contains(text.messages, "in software") == (machine["bf16_unit"] != "amx"));
 }
 
+TEST_CASE("llama: a saved state goes on as if nothing had been between, in float32 and bf16") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(200));
+  const std::string run = folder / "run", state = folder / "state";
+  Succeed(Tiny(data, run, {"--model", "llama", "--steps", "20"}));
+  for (const char* dtype : {"float32", "bf16"}) {
+    CAPTURE(dtype);
+    const auto text = [&](const std::vector<std::string>& more) {
+      std::vector<std::string> words = {"generate", run, "--dtype", dtype, "--seed", "3", "--json"};
+      words.insert(words.end(), more.begin(), more.end());
+      return Json::parse(Succeed(words).output)["text"].get<std::string>();
+    };
+    const std::string whole = text({"--prompt", "the ", "--tokens", "9"});
+    text({"--prompt", "the ", "--tokens", "0", "--save-state", state});
+    CHECK(text({"--load-state", state, "--tokens", "9"}) == whole);
+  }
+}
+
 TEST_CASE("what --resume refuses, with both values") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(100));
