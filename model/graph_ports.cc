@@ -1,7 +1,6 @@
 #include "model/graph_ports.h"
 
 #include "runtime/check.h"
-#include "runtime/ops/add.h"
 #include "runtime/ops/head_cross_entropy.h"
 #include "runtime/ops/select_last.h"
 
@@ -40,9 +39,10 @@ void AddOutputs(const GraphOptions& options, TensorId x, const Head& head, Model
   }
   if (options.logits) {
     const TensorId last = SelectLast(g, x, m->lengths, options.sequences);
-    const TensorId logits = Matmul(g, head.norm(last), head.weights, head.layout);
-    m->logits = g.External("logits", options.sequences, g.Info(logits).cols);
-    CopyTensor(g, logits, m->logits);
+    const runtime::TensorInfo& w = g.Info(head.weights);
+    const bool out_in = head.layout == runtime::WeightLayout::kOutIn;
+    m->logits = g.External("logits", options.sequences, out_in ? w.rows : w.cols);
+    MatmulTo(g, head.norm(last), head.weights, head.layout, m->logits);
   }
   if (options.gradients) g.Differentiate();
   if (options.recompute_layers) g.RecomputeLayers();

@@ -125,22 +125,41 @@ void MatmulOp::Differentiate(GradBuilder& builder, const Node& node) const {
 
 }  // namespace
 
+namespace {
+
+// Columns of the product.
+size_t CheckedColumns(const Graph& graph, TensorId x, TensorId w, bool transposed) {
+  const TensorInfo& in = graph.Info(x);
+  const TensorInfo& weight = graph.Info(w);
+  LW_CHECK(in.cols == (transposed ? weight.cols : weight.rows), "matmul: x has ", in.cols,
+           " columns, ", weight.name, " is [", weight.rows, ", ", weight.cols, "]",
+           transposed ? " (out, in)" : " (in, out)");
+  return transposed ? weight.rows : weight.cols;
+}
+
+}  // namespace
+
 TensorId Matmul(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorId residual) {
   const TensorInfo in = graph.Info(x);
-  const TensorInfo weight = graph.Info(w);
   const bool transposed = layout == WeightLayout::kOutIn;
-  const size_t k = transposed ? weight.cols : weight.rows;
-  const size_t n = transposed ? weight.rows : weight.cols;
-  LW_CHECK(in.cols == k, "matmul: x has ", in.cols, " columns, ", weight.name, " is [", weight.rows,
-           ", ", weight.cols, "]", transposed ? " (out, in)" : " (in, out)");
+  const size_t n = CheckedColumns(graph, x, w, transposed);
   if (residual) {
     const TensorInfo& r = graph.Info(residual);
     LW_CHECK(r.rows == in.rows && r.cols == n, "matmul: residual is [", r.rows, ", ", r.cols,
              "], the product [", in.rows, ", ", n, "]");
   }
-  const TensorId y = graph.Activation(weight.name, in.rows, n);
+  const TensorId y = graph.Activation(graph.Info(w).name, in.rows, n);
   graph.Add(std::make_shared<MatmulOp>("matmul", transposed, layout), {x, w, residual}, {y});
   return y;
+}
+
+void MatmulTo(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorId y) {
+  const bool transposed = layout == WeightLayout::kOutIn;
+  const size_t n = CheckedColumns(graph, x, w, transposed);
+  const TensorInfo& out = graph.Info(y);
+  LW_CHECK(out.rows == graph.Info(x).rows && out.cols == n, "matmul: ", out.name, " is [", out.rows,
+           ", ", out.cols, "], the product [", graph.Info(x).rows, ", ", n, "]");
+  graph.Add(std::make_shared<MatmulOp>("matmul", transposed, layout), {x, w, TensorId()}, {y});
 }
 
 }  // namespace lanewise::runtime

@@ -11,6 +11,8 @@ enum class WeightLayout { kInOut, kOutIn };
 
 // y [N,out] = x [N,in] times the weight, plus `residual` [N,out] when given.
 TensorId Matmul(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorId residual = {});
+// The same into an external tensor.
+void MatmulTo(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorId y);
 
 }  // namespace lanewise::runtime
 

@@ -155,6 +155,9 @@ TEST_CASE("shapes that do not fit are refused with both sizes") {
                        CheckError);
   CHECK_THROWS_AS(LayerNorm(g, x, w, w, 1e-5F), CheckError);
   CHECK_THROWS_AS(Matmul(g, x, w, WeightLayout::kInOut), CheckError);
+  const TensorId v = g.Parameter("v", 0, 6, 8, 8), y = g.External("y", 4, 7);
+  CHECK_THROWS_WITH_AS(MatmulTo(g, x, v, WeightLayout::kOutIn, y),
+                       "matmul: y is [4, 7], the product [4, 6]", CheckError);
   CHECK_THROWS_AS(Softmax(g, x, 3), CheckError);
   CHECK_THROWS_AS(g.View(x, 4, 5), CheckError);
   CHECK_THROWS_AS(Dropout(g, x, 1.0F, w, 0), CheckError);
