@@ -17,6 +17,7 @@
 #include <span>
 
 #include "hwy/highway.h"
+#include "kernels/bfloat16-inl.h"
 #include "kernels/view.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -164,20 +165,27 @@ HWY_INLINE void ProductRows(F32 d, const float* a, size_t a_stride, const float*
   }
 }
 
+// A vector of float32 or bf16, or its first n lanes.
+HWY_INLINE V32 LoadWide(F32 d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE V32 LoadWide(F32 d, const BFloat16* p) { return bf16::Load(d, p); }
+HWY_INLINE V32 LoadWideN(F32 d, const float* p, size_t n) { return hn::LoadN(d, p, n); }
+HWY_INLINE V32 LoadWideN(F32 d, const BFloat16* p, size_t n) { return bf16::LoadN(d, p, n); }
+
 // to[r, 0:stride] = scale * from[r, :] and zeros; zero rows up to the next multiple of kRowBlock.
-HWY_INLINE void PackRows(F32 d, Mat<const float> from, float scale, float* HWY_RESTRICT to,
+template <typename T>
+HWY_INLINE void PackRows(F32 d, Mat<const T> from, float scale, float* HWY_RESTRICT to,
                          size_t stride) {
   const size_t lanes = hn::Lanes(d);
   const V32 factor = hn::Set(d, scale);
   const size_t whole = from.cols - from.cols % lanes;
   for (size_t r = 0; r < from.rows; ++r) {
-    const float* HWY_RESTRICT row = from.Row(r);
+    const T* HWY_RESTRICT row = from.Row(r);
     float* HWY_RESTRICT out = to + r * stride;
     for (size_t c = 0; c < whole; c += lanes) {
-      hn::StoreU(hn::Mul(hn::LoadU(d, row + c), factor), d, out + c);
+      hn::StoreU(hn::Mul(LoadWide(d, row + c), factor), d, out + c);
     }
     if (whole != from.cols) {
-      const V32 last = hn::LoadN(d, row + whole, from.cols - whole);
+      const V32 last = LoadWideN(d, row + whole, from.cols - whole);
       hn::StoreU(hn::Mul(last, factor), d, out + whole);
     }
   }

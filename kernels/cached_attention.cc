@@ -8,19 +8,12 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/attention-inl.h"
-#include "kernels/bfloat16-inl.h"
 #include "kernels/loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lanewise::kernels {
 namespace HWY_NAMESPACE {
 namespace attention {
-
-// Some or n floats of a cache.
-HWY_INLINE V32 LoadCache(F32 d, const float* p) { return hn::LoadU(d, p); }
-HWY_INLINE V32 LoadCache(F32 d, const BFloat16* p) { return bf16::Load(d, p); }
-HWY_INLINE V32 LoadCacheN(F32 d, const float* p, size_t n) { return hn::LoadN(d, p, n); }
-HWY_INLINE V32 LoadCacheN(F32 d, const BFloat16* p, size_t n) { return bf16::LoadN(d, p, n); }
 
 // Rows of a cache as products read them: in place, or in `buffer`.
 HWY_INLINE PackedRows CacheRows(F32 d, ReadAs read, Mat<const float> from, float* buffer,
@@ -29,14 +22,7 @@ HWY_INLINE PackedRows CacheRows(F32 d, ReadAs read, Mat<const float> from, float
 }
 HWY_INLINE PackedRows CacheRows(F32 d, ReadAs, Mat<const BFloat16> from, float* buffer,
                                 size_t stride) {
-  const size_t lanes = hn::Lanes(d);
-  for (size_t r = 0; r < from.rows; ++r) {
-    for (size_t c = 0; c < from.cols; c += lanes) {
-      const size_t n = std::min(lanes, from.cols - c);
-      hn::StoreU(LoadCacheN(d, from.Row(r) + c, n), d, buffer + r * stride + c);
-    }
-  }
-  std::fill(buffer + from.rows * stride, buffer + RoundUp(from.rows, kRowBlock) * stride, 0.0f);
+  PackRows(d, from, 1.0f, buffer, stride);
   return {buffer, stride};
 }
 
@@ -135,7 +121,7 @@ HWY_INLINE void Dots(F32 d, const float* HWY_RESTRICT q, const T* HWY_RESTRICT k
     const bool whole = c + lanes <= n;
     const auto load = [&](size_t i) HWY_ATTR {
       const T* const from = key + i * stride + c;
-      return HWY_LIKELY(whole) ? LoadCache(d, from) : LoadCacheN(d, from, n - c);
+      return HWY_LIKELY(whole) ? LoadWide(d, from) : LoadWideN(d, from, n - c);
     };
     s0 = hn::MulAdd(x, load(0), s0);
     if constexpr (kKeys == 4) {
@@ -201,20 +187,20 @@ HWY_INLINE void AddRows(F32 d, const float* p, const T* v, size_t v_stride, size
   const V32 p3 = hn::Set(d, p[kKeys > 3 ? 3 : 0]);
   size_t c = 0;
   for (; c + lanes <= n; c += lanes) {
-    V32 sum = hn::MulAdd(p0, LoadCache(d, v + c), hn::LoadU(d, out + c));
+    V32 sum = hn::MulAdd(p0, LoadWide(d, v + c), hn::LoadU(d, out + c));
     if constexpr (kKeys == 4) {
-      sum = hn::MulAdd(p1, LoadCache(d, v + v_stride + c), sum);
-      sum = hn::MulAdd(p2, LoadCache(d, v + 2 * v_stride + c), sum);
-      sum = hn::MulAdd(p3, LoadCache(d, v + 3 * v_stride + c), sum);
+      sum = hn::MulAdd(p1, LoadWide(d, v + v_stride + c), sum);
+      sum = hn::MulAdd(p2, LoadWide(d, v + 2 * v_stride + c), sum);
+      sum = hn::MulAdd(p3, LoadWide(d, v + 3 * v_stride + c), sum);
     }
     hn::StoreU(sum, d, out + c);
   }
   if (c == n) return;
-  V32 sum = hn::MulAdd(p0, LoadCacheN(d, v + c, n - c), hn::LoadU(d, out + c));
+  V32 sum = hn::MulAdd(p0, LoadWideN(d, v + c, n - c), hn::LoadU(d, out + c));
   if constexpr (kKeys == 4) {
-    sum = hn::MulAdd(p1, LoadCacheN(d, v + v_stride + c, n - c), sum);
-    sum = hn::MulAdd(p2, LoadCacheN(d, v + 2 * v_stride + c, n - c), sum);
-    sum = hn::MulAdd(p3, LoadCacheN(d, v + 3 * v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p1, LoadWideN(d, v + v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p2, LoadWideN(d, v + 2 * v_stride + c, n - c), sum);
+    sum = hn::MulAdd(p3, LoadWideN(d, v + 3 * v_stride + c, n - c), sum);
   }
   hn::StoreU(sum, d, out + c);
 }
