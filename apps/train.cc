@@ -182,10 +182,15 @@ model::Checkpoint TrainCommand::LoadLatest(FileSystem& files, const std::string&
 
 void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prepared* run) {
   if (!model::IsDirectory(files, out_)) throw InputError(out_ + ": no such folder to resume");
-  const auto latest = model::CheckpointStore(files, out_, 1).Latest();
-  if (!latest) throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume");
+  // First, where a run has been: another process may be before its first save, or about to end. A
+  // folder that holds none stays as it is.
+  if (model::IsFile(files, model::JoinPath(out_, ".lock"))) LockRun(files, run);
+  const model::CheckpointStore store(files, out_, 1);
+  if (!store.Latest()) {
+    throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume");
+  }
   LockRun(files, run);
-  run->checkpoint = LoadLatest(files, latest->folder);
+  run->checkpoint = LoadLatest(files, store.Latest()->folder);
   const model::Checkpoint& checkpoint = *run->checkpoint;
   const TrainPlan stored = model::ReadTrainPlan(checkpoint);
   const std::string kind = checkpoint.tokenizer.value("kind", "");
@@ -234,6 +239,9 @@ bool TrainCommand::NothingLeft(const Prepared& run) const {
   if (!run.checkpoint || run.plan.steps == 0) return false;
   const auto done = static_cast<int64_t>(run.checkpoint->step);
   if (done < run.plan.steps) return false;
+  // It was stopped in the evaluation after its last step.
+  const bool evaluated = run.checkpoint->val_loss || run.text.data.validation.size() < 2;
+  if (done == run.plan.steps && !evaluated) return false;
   const model::TrainOptions& given = flags_.options();
   // The very length that was asked for is no mistake: the run was stopped after its last save.
   if (done > run.plan.steps && (given.steps || given.tokens || given.epochs)) {

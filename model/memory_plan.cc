@@ -25,6 +25,15 @@ StepShape ShapeOf(const TrainPlan& plan, bool recompute) {
           .half_weights = plan.dtype == "bf16"};
 }
 
+// What evaluations need: their activations, and the state of the text that the model then writes.
+uint64_t EvaluationBytes(const Model& model, const StepShape& shape, size_t threads) {
+  uint64_t bytes = PlanEvaluationMemory(model, shape.steps, threads, shape.half_weights);
+  const GraphOptions sample{.half_weights = shape.half_weights,
+                            .cache_capacity = SampleTokens(model)};
+  for (const StateSpec& spec : model.state(sample)) bytes += spec.Bytes() * (spec.in_place ? 1 : 2);
+  return bytes;
+}
+
 MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, uint64_t data_bytes,
                     bool recompute) {
   const StepShape shape = ShapeOf(plan, recompute);
@@ -34,10 +43,8 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
           .gradients = buffer + step.gradients,
           .moments = 2 * buffer,
           .activations = step.activations,
-          .evaluation = kProgramBytes +
-                        (plan.val_fraction > 0
-                             ? PlanEvaluationMemory(model, shape.steps, threads, shape.half_weights)
-                             : 0),
+          .evaluation =
+              kProgramBytes + (plan.val_fraction > 0 ? EvaluationBytes(model, shape, threads) : 0),
           .data = data_bytes,
           .shards = ShardCount(model, shape),
           .recompute = recompute};

@@ -24,7 +24,6 @@ using runtime::StrCat;
 namespace {
 
 constexpr int kMaxSkippedSteps = 10;
-constexpr size_t kSampleTokens = 96;
 // The last evaluation covers this much of the validation split, or a token for every eight trained,
 // which takes at most about a twentieth of the training's time.
 constexpr uint64_t kLastEvalTokens = uint64_t{1} << 17;
@@ -80,6 +79,7 @@ class Trainer::Impl {
   StepReport DoStep();
   void ResetAfterSkip();
   void Evaluate(const TokenArray& part, bool last);
+  void EvaluateWhereDue();
   void EvaluateLast();
   // What evaluations while training read.
   const TokenArray& Usual() const { return excerpt_.size() > 0 ? excerpt_ : data_.validation; }
@@ -119,8 +119,13 @@ class Trainer::Impl {
   double recent_seconds_ = 0;  // smoothed seconds of a step
   double train_loss_ = 0;      // smoothed
   bool ready_ = false;         // there are weights to train
-  std::optional<double> val_loss_, val_bits_, best_val_loss_, compared_loss_;
-  int64_t evaluated_step_ = -1, saved_step_ = -1;
+  std::optional<double> val_loss_, val_bits_, best_val_loss_;
+  // The last step that was evaluated over the part by which checkpoints are compared, and the last
+  // that was saved, with the losses that these know.
+  struct StepLoss {
+    int64_t step = -1;
+    std::optional<double> loss;
+  } evaluated_, saved_;
 };
 
 Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData& data,
@@ -173,8 +178,9 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
   if (data.validation.size() >= 2) {
     evaluator_ =
         std::make_unique<Evaluator>(*model_, scheduler, static_cast<size_t>(plan_.ctx), 0, half);
-    session_ = std::make_unique<Session>(*model_, Reading(), scheduler,
-                                         SessionOptions{.prefill_steps = 1});
+    session_ = std::make_unique<Session>(
+        *model_, Reading(), scheduler,
+        SessionOptions{.cache_capacity = SampleTokens(*model_), .prefill_steps = 1});
   }
 }
 
@@ -223,7 +229,9 @@ void Trainer::Impl::Resume(const Checkpoint& checkpoint) {
   }
   RoundWeights();
   source_->set_position(state.position);
-  done_ = saved_step_ = state.step;
+  done_ = state.step;
+  saved_ = {done_, checkpoint.val_loss};
+  if (checkpoint.val_loss) evaluated_ = saved_;
   tokens_ = state.tokens;
   seconds_before_ = state.seconds;
   train_loss_ = state.train_loss;
@@ -385,9 +393,8 @@ void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   val_bits_ = result.bits_per_byte;
   // Checkpoints are compared over the same part of the split; the last evaluation may follow over
   // all of it.
-  if (evaluated_step_ != done_) {
-    evaluated_step_ = done_;
-    compared_loss_ = result.cross_entropy;
+  if (evaluated_.step != done_) {
+    evaluated_ = {done_, result.cross_entropy};
     report.best = std::isfinite(result.cross_entropy) &&
                   (!best_val_loss_ || result.cross_entropy < *best_val_loss_);
     if (report.best) best_val_loss_ = result.cross_entropy;
@@ -397,9 +404,15 @@ void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   observer_->OnEvaluate(report);
 }
 
+void Trainer::Impl::EvaluateWhereDue() {
+  if (done_ < plan_.steps && plan_.eval_every > 0 && done_ % plan_.eval_every == 0) {
+    Evaluate(Usual(), false);
+  }
+}
+
 // After the last step: as the others, so that it can be compared, and over more of the split.
 void Trainer::Impl::EvaluateLast() {
-  if (evaluated_step_ != done_) Evaluate(Usual(), false);
+  if (evaluated_.step != done_) Evaluate(Usual(), false);
   const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 8);
   if (Usual().size() >= std::min(tokens, data_.validation.size())) return;
   if (tokens >= data_.validation.size()) {
@@ -421,7 +434,7 @@ std::string Trainer::Impl::Sample() {
                                            : newline[0];
   const std::unique_ptr<TokenDecoder> decoder = tokenizer_.NewDecoder(true);
   std::string text;
-  for (size_t i = 0; i < kSampleTokens && session_->room() > 0; ++i) {
+  for (size_t i = 0; i < SampleTokens(*model_); ++i) {
     session_->Feed({&token, 1});
     token = sampler.Next(session_->logits());
     decoder->Push(token, &text);
@@ -430,7 +443,9 @@ std::string Trainer::Impl::Sample() {
 }
 
 void Trainer::Impl::Save() {
-  if (setup_.run_folder.empty() || saved_step_ == done_) return;
+  const std::optional<double> val_loss = evaluated_.step == done_ ? evaluated_.loss : std::nullopt;
+  const bool saved = saved_.step == done_ && (saved_.loss || !val_loss);
+  if (setup_.run_folder.empty() || saved) return;
   TrainingState state;
   state.step = done_;
   state.tokens = tokens_;
@@ -439,12 +454,11 @@ void Trainer::Impl::Save() {
   state.best_val_loss = best_val_loss_;
   state.position = source_->position();
   state.data_hash = data_.hash;
-  const std::optional<double> val_loss = evaluated_step_ == done_ ? compared_loss_ : std::nullopt;
   const std::string folder = record_->Save(
       plan_, *model_, tokenizer_, state,
       {Weights(), optimizer_->first_moments(), optimizer_->second_moments(), step_->StateTensors()},
       val_loss);
-  saved_step_ = done_;
+  saved_ = {done_, val_loss};
   observer_->OnSave(done_, folder);
 }
 
@@ -458,19 +472,21 @@ FinishReport Trainer::Impl::Run() {
   }
   const int64_t stop_at =
       setup_.stop_after > 0 ? std::min(plan_.steps, done_ + setup_.stop_after) : plan_.steps;
+  // The evaluation that an earlier stop came into.
+  if (done_ > 0 && evaluated_.step != done_) {
+    EvaluateWhereDue();
+    Save();
+  }
   while (done_ < stop_at && !Stopping()) {
     const StepReport report = DoStep();
     if (record_) record_->Step(report);
     observer_->OnStep(report);
-    const bool last = done_ == plan_.steps;
-    if (!last && plan_.eval_every > 0 && done_ % plan_.eval_every == 0) {
-      Evaluate(Usual(), false);
-    }
-    if (!last && plan_.save_every > 0 && done_ % plan_.save_every == 0) Save();
+    EvaluateWhereDue();
+    if (done_ < plan_.steps && plan_.save_every > 0 && done_ % plan_.save_every == 0) Save();
   }
-  const bool finished = done_ >= plan_.steps;
-  if (finished) EvaluateLast();
+  if (done_ >= plan_.steps) EvaluateLast();
   Save();
+  const bool finished = done_ >= plan_.steps && (evaluator_ == nullptr || evaluated_.step == done_);
   const FinishReport report = {.step = done_,
                                .tokens = tokens_,
                                .seconds = Seconds(),

@@ -3,6 +3,7 @@
 #ifndef LANEWISE_MODEL_TRAINER_H_
 #define LANEWISE_MODEL_TRAINER_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -124,6 +125,9 @@ class Trainer {
   class Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Tokens of the text that evaluations let the model write.
+inline size_t SampleTokens(const Model& model) { return std::min<size_t>(96, model.context()); }
 
 // The same plan without allocating anything.
 MemoryPlan PlanMemory(const TrainPlan& plan, size_t threads, uint64_t data_bytes);

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -167,6 +168,60 @@ TEST_CASE("stopped and resumed equals undisturbed, bit for bit") {
       CHECK(std::equal(tensor.bytes.begin(), tensor.bytes.end(), other->bytes.begin(),
                        other->bytes.end()));
     }
+  }
+}
+
+TEST_CASE("a stop in an evaluation: resuming makes up for it") {
+  struct StopInEvaluation final : TrainObserver {
+    explicit StopInEvaluation(int at) : left(at) {}
+    void OnEvaluateProgress(double /*done*/) override {
+      if (--left == 0) stop = 1;
+    }
+    int left;
+    std::atomic<int> stop{0};
+  };
+  const TinyData tiny;
+  const auto files = MakeSystemFiles();
+  const runtime::Scheduler scheduler(2);
+  TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
+  plan.save_every = plan.eval_every;
+  plan.keep = 9;
+  const testing::TemporaryFolder folder;
+  TrainerSetup setup{.files = files.get(), .run_folder = folder / "whole", .scheduler = &scheduler};
+  Trainer whole(plan, *tiny.tokenizer, tiny.data, setup);
+  whole.Initialize();
+  whole.Run();
+  const std::vector<CheckpointInfo> expected = CheckpointStore(*files, folder / "whole", 9).List();
+  REQUIRE(expected.size() == 3);
+  for (int evaluation = 1; evaluation <= 3; ++evaluation) {
+    CAPTURE(evaluation);
+    setup.run_folder = folder / std::to_string(evaluation);
+    StopInEvaluation observer(evaluation);
+    setup.observer = &observer;
+    setup.stop = &observer.stop;
+    Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
+    first.Initialize();
+    const FinishReport stopped = first.Run();
+    CHECK(observer.stop == 1);
+    CHECK(stopped.step == 4 * evaluation);
+    CHECK_FALSE(stopped.finished);
+    const CheckpointStore store(*files, setup.run_folder, 9);
+    CHECK_FALSE(store.Latest()->val_loss);
+
+    setup.observer = nullptr;
+    setup.stop = nullptr;
+    Trainer second(plan, *tiny.tokenizer, tiny.data, setup);
+    second.Resume(LoadCheckpoint(*files, store.Latest()->folder));
+    CHECK(second.Run().finished);
+    const std::vector<CheckpointInfo> all = store.List();
+    REQUIRE(all.size() == expected.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      CHECK(all[i].step == expected[i].step);
+      CAPTURE(i);
+      REQUIRE(all[i].val_loss);
+      CHECK(*all[i].val_loss == *expected[i].val_loss);
+    }
+    CHECK(store.Best()->step == CheckpointStore(*files, folder / "whole", 9).Best()->step);
   }
 }
 
