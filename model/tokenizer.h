@@ -14,7 +14,6 @@
 
 namespace lanewise::model {
 
-// Takes the next ids of a text.
 // Ids of a text in pieces; `bytes` of the text are read so far.
 using TokenSink = std::function<void(std::span<const int32_t> ids, size_t bytes)>;
 

@@ -13,7 +13,6 @@ namespace lanewise::runtime {
 
 // A weight of a graph as the right operand, as it lies or transposed.
 kernels::MatmulWeights AsWeights(const Tensor& w, bool transposed);
-// Whether products with it may round to bf16.
 
 // Bytes of scratch that Matmul needs for a product of this shape on up to max_workers workers.
 size_t MatmulScratchBytes(size_t m, size_t n, size_t k, size_t max_workers, bool bf16);

@@ -29,8 +29,8 @@ namespace matmul {
 inline constexpr size_t kMaxBlockK = 384;
 // Blocks of B fill half of L2. Those of A pass through it once for each block of B, fetched ahead,
 // and may be larger.
-HWY_INLINE size_t BlockBFloats() { return kernels::matmul::CacheBytes() / 8; }
-HWY_INLINE size_t BlockAFloats() { return kernels::matmul::CacheBytes() / 4; }
+HWY_INLINE size_t BlockBFloats(size_t cache) { return cache / 8; }
+HWY_INLINE size_t BlockAFloats(size_t cache) { return cache / 4; }
 // Rows of B over no more memory than this are as good in place as packed.
 HWY_INLINE size_t CompactFloats() { return kernels::matmul::CacheBytes() / 64 * 5; }
 
@@ -47,11 +47,11 @@ struct BlocksK {
 inline constexpr size_t kTilesWorthPacking = 3;
 
 // Columns of B per block of k steps, a multiple of the tile; rows of A likewise.
-HWY_INLINE size_t BlockColumns(size_t k) {
-  return std::max<size_t>(1, BlockBFloats() / k / TileColumns()) * TileColumns();
+HWY_INLINE size_t BlockColumns(size_t k, size_t cache) {
+  return std::max<size_t>(1, BlockBFloats(cache) / k / TileColumns()) * TileColumns();
 }
-HWY_INLINE size_t BlockRows(size_t k) {
-  return std::max<size_t>(1, BlockAFloats() / k / kTileRows) * kTileRows;
+HWY_INLINE size_t BlockRows(size_t k, size_t cache) {
+  return std::max<size_t>(1, BlockAFloats(cache) / k / kTileRows) * kTileRows;
 }
 
 // Room for panels of A, used round and round.
@@ -220,12 +220,13 @@ class BlockedProduct {
     b_panels_ = AlignUp(pack_a_ ? panels_a_.data + panels_a_.count * panels_a_.floats : scratch);
   }
 
-  // Bytes of scratch for any range of a product of this shape.
+  // Bytes of scratch for any range of a product of this shape, whatever cache is set later.
   static size_t ScratchBytes(size_t m, size_t n, size_t k) {
+    constexpr size_t kCache = kernels::matmul::kMostCacheBytes;
     const size_t size = BlocksK(k).size;
     const size_t lanes = hn::Lanes(DF());
-    const size_t rows = std::min(BlockRows(size), CeilDiv(m, kTileRows) * kTileRows);
-    const size_t columns = std::min(BlockColumns(size), CeilDiv(n, lanes) * lanes);
+    const size_t rows = std::min(BlockRows(size, kCache), CeilDiv(m, kTileRows) * kTileRows);
+    const size_t columns = std::min(BlockColumns(size, kCache), CeilDiv(n, lanes) * lanes);
     const size_t a_floats = PanelsOfA(rows) * kTileRows * size;
     return (a_floats + columns * size) * sizeof(float) + 2 * 64;
   }
@@ -258,11 +259,13 @@ class BlockedProduct {
 
   // Near-equal blocks of rows and of columns, in whole tiles.
   static size_t RowStep(size_t m, size_t k) {
-    const size_t count = std::max<size_t>(1, CeilDiv(m, BlockRows(k)));
+    const size_t count =
+        std::max<size_t>(1, CeilDiv(m, BlockRows(k, kernels::matmul::CacheBytes())));
     return CeilDiv(CeilDiv(m, count), kTileRows) * kTileRows;
   }
   static size_t ColumnStep(size_t n, size_t k) {
-    const size_t count = std::max<size_t>(1, CeilDiv(n, BlockColumns(k)));
+    const size_t count =
+        std::max<size_t>(1, CeilDiv(n, BlockColumns(k, kernels::matmul::CacheBytes())));
     return CeilDiv(CeilDiv(n, count), TileColumns()) * TileColumns();
   }
   size_t Rows(const Position& at) const { return std::min(m_step_, range_.m_end - at.m); }

@@ -17,8 +17,6 @@ namespace lanewise::kernels::matmul {
 namespace {
 
 constexpr size_t kUnknown = size_t{512} << 10;
-// Larger blocks gain nothing.
-constexpr size_t kMost = size_t{2} << 20;
 constexpr size_t kLeast = size_t{256} << 10;
 
 std::atomic<size_t> given{0};
@@ -43,7 +41,7 @@ size_t AskCpu() {
   return size_t{kib} << 10;
 }
 
-size_t Usable(size_t bytes) { return std::clamp(bytes, kLeast, kMost); }
+size_t Usable(size_t bytes) { return std::clamp(bytes, kLeast, kMostCacheBytes); }
 
 }  // namespace
 

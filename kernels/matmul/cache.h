@@ -6,6 +6,9 @@
 
 namespace lanewise::kernels::matmul {
 
+// Larger blocks gain nothing.
+inline constexpr size_t kMostCacheBytes = size_t{2} << 20;
+
 // Bytes of it that blocks are cut for: SetMatmulCacheBytes.
 size_t CacheBytes();
 
