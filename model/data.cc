@@ -164,11 +164,11 @@ TextSplit SplitTexts(std::span<const std::string_view> texts, double fraction) {
 
 TokenArray::TokenArray(int32_t vocab_size) : vocab_size_(vocab_size) {
   if (vocab_size <= 1 << 8) {
-    ids_ = std::vector<uint8_t>();
+    ids_ = std::deque<uint8_t>();
   } else if (vocab_size <= 1 << 16) {
-    ids_ = std::vector<uint16_t>();
+    ids_ = std::deque<uint16_t>();
   } else {
-    ids_ = std::vector<int32_t>();
+    ids_ = std::deque<int32_t>();
   }
 }
 
@@ -208,13 +208,9 @@ uint64_t TokenArray::MemoryBytes() const {
   return std::visit(
       [](const auto& stored) {
         using Id = typename std::decay_t<decltype(stored)>::value_type;
-        return static_cast<uint64_t>(stored.capacity() * sizeof(Id));
+        return static_cast<uint64_t>(stored.size() * sizeof(Id));
       },
       ids_);
-}
-
-void TokenArray::ShrinkToFit() {
-  std::visit([](auto& stored) { stored.shrink_to_fit(); }, ids_);
 }
 
 TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts,
@@ -229,7 +225,6 @@ TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view
     });
     tokens.bytes += text.size();
   }
-  tokens.ShrinkToFit();
   return tokens;
 }
 

@@ -3,6 +3,7 @@
 #define LANEWISE_MODEL_DATA_H_
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,12 +59,12 @@ class TokenArray {
   // Ids [first, first + out.size()).
   void Copy(uint64_t first, std::span<int32_t> out) const;
   uint64_t MemoryBytes() const;
-  void ShrinkToFit();
   uint64_t bytes = 0;  // of text that the tokens stand for; 0 where unknown
 
  private:
   int32_t vocab_size_ = 0;
-  std::variant<std::vector<uint8_t>, std::vector<uint16_t>, std::vector<int32_t>> ids_;
+  // Grow in pieces: a vector would hold a text two or three times while it grows.
+  std::variant<std::deque<uint8_t>, std::deque<uint16_t>, std::deque<int32_t>> ids_;
 };
 
 // Tokenizes the texts one after the other; each begins with the tokenizer's BOS, if it has one.

@@ -167,7 +167,6 @@ TEST_CASE("tokens take as many bytes as the vocabulary needs") {
     TokenArray tokens(vocab);
     const std::vector<int32_t> ids = {0, vocab - 1, vocab / 2};
     tokens.Append(ids);
-    tokens.ShrinkToFit();
     CHECK(tokens.size() == 3);
     CHECK(tokens.MemoryBytes() == static_cast<uint64_t>(3 * width));
     std::vector<int32_t> copy(2);
