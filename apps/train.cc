@@ -210,7 +210,7 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
   run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer,
                                    ReadingProgress());
   Stderr().ClearProgress();
-  run->plan.data = run->text.paths;
+  run->plan.data = paths;
   Lengthen(run->text, &run->plan);
 }
 

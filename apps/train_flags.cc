@@ -147,7 +147,8 @@ model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,
   model::TrainPlan plan =
       model::AutoConfigure(options, text.train_bytes, text.data.train.size(),
                            text.tokenizer->vocab_size(), words, machine_gflops, config);
-  plan.data = text.paths;
+  // As they were given: a folder may hold more files than a checkpoint's settings can name.
+  plan.data = flags.data();
   return plan;
 }
 
@@ -173,7 +174,7 @@ namespace {
 std::string DescribeText(const model::TrainText& text) {
   std::string line = "Text      " + FormatInteger(text.train_bytes) + " bytes to train on, " +
                      FormatInteger(text.validation_bytes) + " for validation";
-  if (text.paths.size() > 1) line += ", " + std::to_string(text.paths.size()) + " files";
+  if (text.files > 1) line += ", " + std::to_string(text.files) + " files";
   return line + "; " + std::string(text.tokenizer->kind()) + " tokenizer, " +
          FormatInteger(text.data.train.size()) + " tokens";
 }

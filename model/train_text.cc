@@ -24,7 +24,7 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
   const TextCorpus corpus(files, paths);
   const TextSplit split = SplitTexts(corpus.texts(), val_fraction);
   TrainText text;
-  text.paths = corpus.paths();
+  text.files = corpus.paths().size();
   text.notices = corpus.notices();
   text.train_bytes = BytesOf(split.train);
   text.validation_bytes = BytesOf(split.validation);

@@ -18,7 +18,7 @@ struct TrainText {
   std::unique_ptr<Tokenizer> tokenizer;
   TrainData data;
   uint64_t train_bytes = 0, validation_bytes = 0;
-  std::vector<std::string> paths;    // of the files that were read
+  size_t files = 0;                  // that were read
   std::vector<std::string> notices;  // sentences for the user
 };
 

@@ -291,6 +291,18 @@ TEST_CASE("what --resume refuses, with both values") {
   Succeed(with({"--data", data, "--lr", "0.001", "--eval-every", "2", "--threads", "1"}));
 }
 
+TEST_CASE("a folder of texts stands in the settings as it was given") {
+  const TemporaryFolder folder;
+  const std::string texts = folder / "texts", run = folder / "run";
+  for (const char* name : {"texts/a.txt", "texts/b.txt"}) folder.Write(name, SomeText(30));
+  CHECK(Contains(Succeed(Tiny(texts, run, {"--steps", "2"})).messages, "2 files"));
+  const Json config = Json::parse(ReadWhole(run + "/config.json"));
+  CHECK(config["training"]["data"] == Json::array({texts}));
+  Succeed({"train", "--resume", run, "--steps", "4"});
+  folder.Write("texts/c.txt", "one more");
+  CheckRefusal({"train", "--resume", run, "--steps", "6"}, 3, {"data", "--data"});
+}
+
 TEST_CASE("data and folders that cannot be trained on") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(50));
