@@ -295,8 +295,9 @@ HWY_INLINE void BackwardColumns(DF d, const BackwardArgs& args, const RowFactors
 
 template <bool kCentered, size_t kRows>
 HWY_INLINE void BackwardRows(DF d, const BackwardArgs& args, size_t r) {
+  constexpr bool kFetch = kRows != 1;
   RowFactors rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = RowSums < kCentered, kRows != 1 > (d, args, r + i);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = RowSums<kCentered, kFetch>(d, args, r + i);
   const size_t lanes = hn::Lanes(d);
   const size_t size = args.x.cols;
   size_t c = 0;

@@ -212,7 +212,8 @@ MappedFile::MappedFile(FileSystem& files, const std::string& path) : path_(path)
       bytes_ = {data, size};
       return;
     }
-    if (result != -ENODEV) ThrowIoError("map", path, result);
+    // Not of this file system, or more mappings than the system allows: it is read instead.
+    if (result != -ENODEV && result != -ENOMEM) ThrowIoError("map", path, result);
   }
   *this = FromBytes(ReadToEnd(file, UINT64_MAX), path);
 }

@@ -263,7 +263,8 @@ constexpr TileFunction TileAt() {
     constexpr size_t kMost = kFetch == kFetchBlocked ? kTileRows : kTallRows[kVectors - 1];
     constexpr bool kUsed = kFetch == kFetchBlocked ? kVectors <= kTileVectors : kAlongK;
     constexpr bool kLarge = kUsed && kRows <= kMost && (kFetch == kFetchB || 2 * kRows > kMost);
-    return &ComputeTile < kAlongK, kRows, kVectors, kLarge ? kFetch : 0, false, T > ;
+    constexpr size_t kFetched = kLarge ? kFetch : 0;
+    return &ComputeTile<kAlongK, kRows, kVectors, kFetched, false, T>;
   }
 }
 template <bool kAlongK, size_t kFetch, typename T, size_t... kIndex>

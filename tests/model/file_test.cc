@@ -90,6 +90,21 @@ TEST_CASE("reading what cannot be read says so") {
   CHECK(ReadFile(*files, folder / "long", 100).size() == 100);
 }
 
+TEST_CASE("what cannot be mapped is read") {
+  for (const int error : {ENODEV, ENOMEM, EIO}) {
+    CAPTURE(error);
+    testing::MemoryFiles files;
+    files.SetContent("text", "some text");
+    files.FailAt(2, error);  // after what the file is, and opening it
+    const auto read = [&] { return std::string(MappedFile(files, "text").text()); };
+    if (error == EIO) {
+      CHECK_THROWS_AS(read(), IoError);
+    } else {
+      CHECK(read() == "some text");
+    }
+  }
+}
+
 TEST_CASE("the system's files: map, append, link, list, lock, remove") {
   const auto files = MakeSystemFiles();
   const testing::TemporaryFolder folder;
