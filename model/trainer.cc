@@ -36,7 +36,9 @@ double Now() {
 // beginning to stand for the whole.
 TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
   constexpr uint64_t kRun = 1024;
-  const uint64_t runs = std::max<uint64_t>(1, (tokens + kRun - 1) / kRun);
+  // Not so many that they would overlap.
+  const uint64_t most = std::max<uint64_t>(1, all.size() / kRun);
+  const uint64_t runs = std::clamp<uint64_t>((tokens + kRun - 1) / kRun, 1, most);
   TokenArray excerpt(static_cast<int32_t>(vocab_size));
   std::vector<int32_t> ids;
   for (uint64_t r = 0; r < runs; ++r) {

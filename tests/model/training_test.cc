@@ -381,6 +381,14 @@ TEST_CASE("the last evaluation reads all of the split, or what a short training 
     CHECK(reports.all[2].tokens == (small ? 5000 : 1 << 17));
     CHECK(reports.all[2].whole == small);
     CHECK(reports.all[2].last);
+    if (!small) continue;
+    // As many as fit side by side.
+    plan.eval_tokens = 4400;
+    Reports more;
+    Trainer again(plan, *tiny.tokenizer, data, {.scheduler = &scheduler, .observer = &more});
+    again.Initialize();
+    again.Run();
+    CHECK(more.all[0].tokens == 4096);
   }
 }
 
