@@ -125,30 +125,48 @@ void Graph::Differentiate() {
 // clone reads the clones of the layer's own tensors and the originals of everything that comes from
 // outside. Cloned nodes must have no effect outside their activations: external outputs are dropped
 // to fresh activations.
-void Graph::RecomputeLayers() {
-  LW_CHECK(differentiated_, "graph: RecomputeLayers comes after Differentiate");
-  const std::vector<Node> old = std::move(nodes_);
-  nodes_.assign(old.begin(), old.begin() + static_cast<std::ptrdiff_t>(forward_nodes_));
-  std::set<int> done;
-  std::unordered_map<int32_t, TensorId> clone;
-  const auto renamed = [&](TensorId id) {
-    const auto it = clone.find(id.index);
-    return it == clone.end() ? id : it->second;
-  };
-  const auto clone_tensor = [&](TensorId id, auto&& self) -> TensorId {
+// The second life of what layers compute: a clone for each tensor that they make.
+class Graph::LayerCloner {
+ public:
+  explicit LayerCloner(Graph* graph) : graph_(*graph) {}
+
+  // The clone of a tensor that a layer makes, or of a view of one.
+  TensorId Clone(TensorId id) {
     if (!id) return id;
-    if (const auto it = clone.find(id.index); it != clone.end()) return it->second;
-    TensorInfo info = Info(id);
-    if (info.view_of) info.view_of = self(info.view_of, self);
+    if (const auto it = clones_.find(id.index); it != clones_.end()) return it->second;
+    TensorInfo info = graph_.Info(id);
+    if (info.view_of) info.view_of = Clone(info.view_of);
     if (info.role == Role::kExternal) {
       info.role = Role::kActivation;
       info.stride = info.cols;
     }
     info.name += "'";
-    const TensorId copy = New(std::move(info));
-    clone[id.index] = copy;
-    return copy;
-  };
+    const TensorId clone = graph_.New(std::move(info));
+    clones_[id.index] = clone;
+    return clone;
+  }
+
+  // What a node of a layer reads instead of `id`: its clone where there is one. A view whose base
+  // was cloned follows it.
+  TensorId Renamed(TensorId id) {
+    if (!id) return id;
+    const TensorId base = graph_.Info(id).view_of;
+    if (base && clones_.contains(base.index)) return Clone(id);
+    const auto it = clones_.find(id.index);
+    return it == clones_.end() ? id : it->second;
+  }
+
+ private:
+  Graph& graph_;
+  std::unordered_map<int32_t, TensorId> clones_;
+};
+
+void Graph::RecomputeLayers() {
+  LW_CHECK(differentiated_, "graph: RecomputeLayers comes after Differentiate");
+  const std::vector<Node> old = std::move(nodes_);
+  nodes_.assign(old.begin(), old.begin() + static_cast<std::ptrdiff_t>(forward_nodes_));
+  std::set<int> done;
+  LayerCloner cloner(this);
   for (size_t i = forward_nodes_; i < old.size(); ++i) {
     const int layer = old[i].layer;
     if (layer >= 0 && done.insert(layer).second) {
@@ -156,25 +174,14 @@ void Graph::RecomputeLayers() {
       for (size_t j = 0; j < forward_nodes_; ++j) {
         if (old[j].layer != layer) continue;
         Node copy = old[j];
-        for (TensorId& id : copy.inputs) {
-          if (!id) continue;
-          const TensorInfo info = Info(id);
-          // A view whose base was cloned follows it.
-          id = info.view_of && clone.contains(info.view_of.index) ? clone_tensor(id, clone_tensor)
-                                                                  : renamed(id);
-        }
-        for (TensorId& id : copy.outputs) id = clone_tensor(id, clone_tensor);
+        for (TensorId& id : copy.inputs) id = cloner.Renamed(id);
+        for (TensorId& id : copy.outputs) id = cloner.Clone(id);
         nodes_.push_back(std::move(copy));
       }
     }
     Node node = old[i];
     if (layer >= 0) {
-      for (TensorId& id : node.inputs) {
-        if (!id) continue;
-        const TensorInfo info = Info(id);
-        if (info.view_of && clone.contains(info.view_of.index)) clone_tensor(id, clone_tensor);
-        id = renamed(id);
-      }
+      for (TensorId& id : node.inputs) id = cloner.Renamed(id);
     }
     nodes_.push_back(std::move(node));
   }

@@ -55,6 +55,7 @@ class Graph {
 
  private:
   friend class GradBuilder;
+  class LayerCloner;
   TensorId New(TensorInfo info);
 
   std::vector<TensorInfo> tensors_;
