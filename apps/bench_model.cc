@@ -43,8 +43,9 @@ double SecondsSince(Clock::time_point begin) {
 }
 
 // The rounds of a measurement, each between two probes of what the machine can do: it moves on
-// shared machines. A round counts with the better probe beside it, so that a neighbor's burst
-// during one flatters nothing.
+// shared machines, by tens of percent within milliseconds. So the peak of a round is the mean of
+// its probes, as its speed is a mean; the best moment of a probe says nothing about a round of
+// seconds. Longer rounds have longer probes.
 class Rounds {
  public:
   Rounds(const runtime::Scheduler& scheduler, int64_t wanted, bool bf16)
@@ -56,16 +57,18 @@ class Rounds {
   // The first round warms up and is left out.
   void Add(double tokens_per_second) {
     const double before = probe_, reading_before = reading_;
-    probe_ = runtime::MeasurePeakGflops(scheduler_, 0.02, bf16_);
+    const double round = SecondsSince(round_begin_);
+    probe_ = runtime::MeasurePeakGflops(scheduler_, std::clamp(round / 20, 0.02, 0.25), bf16_);
     if (!weights_.empty()) reading_ = runtime::MeasureReadBandwidth(scheduler_, weights_, 0.02);
     Stderr().Progress(
         {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});
+    round_begin_ = Clock::now();
     if (before == 0) return;
     speeds_.push_back(tokens_per_second);
-    peaks_.push_back(std::max(before, probe_));
+    peaks_.push_back((before + probe_) / 2);
     shares_.push_back(tokens_per_second / peaks_.back());
     if (weights_.empty()) return;
-    bandwidths_.push_back(std::max(reading_before, reading_));
+    bandwidths_.push_back((reading_before + reading_) / 2);
     reading_shares_.push_back(tokens_per_second / bandwidths_.back());
   }
   bool Enough() const {
@@ -89,7 +92,7 @@ class Rounds {
   std::span<const float> weights_;
   double probe_ = 0, reading_ = 0;
   std::vector<double> speeds_, peaks_, shares_, bandwidths_, reading_shares_;
-  Clock::time_point begin_ = Clock::now();
+  Clock::time_point begin_ = Clock::now(), round_begin_ = begin_;
 };
 
 // Ends a training after enough rounds.

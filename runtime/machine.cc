@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -143,40 +144,36 @@ MachineInfo DescribeMachine() {
 
 double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16) {
   const auto probe = bf16 ? &kernels::RunBf16Probe : &kernels::RunFmaProbe;
-  size_t iterations = 1000;
-  double best = 0;
+  constexpr size_t kIterations = 10'000;  // tens of microseconds, a fraction of one with AMX
   std::vector<double> done(scheduler.threads());
   const Clock::time_point begin = Clock::now();
-  do {
-    const Clock::time_point start = Clock::now();
-    scheduler.All().For(done.size(), [&](size_t task, size_t) { done[task] = probe(iterations); });
-    const double elapsed = SecondsSince(start);
-    double operations = 0;
-    for (const double count : done) operations += count;
-    best = std::max(best, operations / std::max(elapsed, 1e-9) * 1e-9);
-    // Rounds of about five milliseconds: long against a fork and a join, short against a time
-    // slice.
-    if (elapsed < 0.005) iterations *= 2;
-  } while (SecondsSince(begin) < seconds);
-  return best;
+  scheduler.All().For(done.size(), [&](size_t task, size_t) {
+    do {
+      done[task] += probe(kIterations);
+    } while (SecondsSince(begin) < seconds);
+  });
+  return std::accumulate(done.begin(), done.end(), 0.0) / SecondsSince(begin) * 1e-9;
 }
 
 double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> data,
                             double seconds) {
+  constexpr size_t kPart = size_t{1} << 20;  // floats
   const size_t tasks = scheduler.threads();
   const size_t share = data.size() / tasks;
-  std::vector<float> sums(tasks * 16);
-  double best = 0;
+  std::vector<float> sums(tasks);
+  std::vector<size_t> done(tasks);
   const Clock::time_point begin = Clock::now();
-  do {
-    const Clock::time_point start = Clock::now();
-    scheduler.All().For(tasks, [&](size_t task, size_t) {
-      sums[task * 16] += kernels::RunReadProbe(data.subspan(task * share, share));
-    });
-    best = std::max(best, static_cast<double>(share * tasks * sizeof(float)) /
-                              std::max(SecondsSince(start), 1e-9) * 1e-9);
-  } while (SecondsSince(begin) < seconds);
-  return best;
+  scheduler.All().For(tasks, [&](size_t task, size_t) {
+    const std::span<const float> own = data.subspan(task * share, share);
+    for (size_t at = 0; done[task] == 0 || SecondsSince(begin) < seconds;) {
+      const std::span<const float> part = own.subspan(at, std::min(kPart, share - at));
+      sums[task] += kernels::RunReadProbe(part);
+      done[task] += part.size();
+      at = at + part.size() == share ? 0 : at + part.size();
+    }
+  });
+  const size_t floats = std::accumulate(done.begin(), done.end(), size_t{0});
+  return static_cast<double>(floats * sizeof(float)) / SecondsSince(begin) * 1e-9;
 }
 
 }  // namespace lanewise::runtime

@@ -20,13 +20,13 @@ struct MachineInfo {
 
 MachineInfo DescribeMachine();
 
-// float32 multiply-adds per nanosecond (GFLOP/s) of all the scheduler's threads together, measured
-// for about `seconds`. The figure moves with the load of a shared machine: measure it beside what
-// it is compared with.
+// Multiplications and additions in a nanosecond (GFLOP/s) of all the scheduler's threads together:
+// the mean over `seconds`, as speeds beside it are means, not the best moment. The figure moves
+// with the load of a shared machine: measure it beside what it is compared with.
 double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
 
 // GB/s at which all threads together read `data`, from wherever it lies: from memory if it is
-// beyond the caches. The best of the passes that `seconds` hold, at least one.
+// beyond the caches. The mean over `seconds` likewise; `data` has at least a float for each thread.
 double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> data,
                             double seconds);
 
