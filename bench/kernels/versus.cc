@@ -61,12 +61,16 @@ void RunVersus(benchmark::State& state, double bytes, bool in_place,
   // Long enough for the clock, short enough for many turns.
   const int repeats = std::max(1, static_cast<int>(50e-6 / std::max(1e-9, Seconds(kernel, 3))));
   std::vector<double> times, vs_loop, of_bandwidth;
-  // In batches, or kernels of a microsecond would take minutes.
-  while (state.KeepRunningBatch(repeats)) {
+  // In batches, or kernels of a microsecond would take minutes. The last one counts as what is
+  // left, since all repetitions of a benchmark need the same number of iterations.
+  auto left = state.max_iterations;
+  const auto batch = [&] { return std::clamp<benchmark::IterationCount>(left, 1, repeats); };
+  while (state.KeepRunningBatch(batch())) {
     const double ours = Seconds(kernel, repeats);
     if (with_loop) vs_loop.push_back(Seconds(loop, repeats) / ours);
     of_bandwidth.push_back(Seconds(probe, repeats) / ours);
-    state.SetIterationTime(ours * repeats);
+    state.SetIterationTime(ours * static_cast<double>(batch()));
+    left -= batch();
     times.push_back(ours);
   }
   if (times.empty()) return;

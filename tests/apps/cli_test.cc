@@ -1,7 +1,10 @@
 // Options, messages and exit codes that need no model.
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/apps/refusal.h"
 #include "tests/support/process.h"
@@ -49,6 +52,28 @@ TEST_CASE("the benchmarks' filter is a regular expression for any case") {
   const RunResult none = RunLanewise({"bench", "kernels", "softmin", "--list"});
   CHECK(none.code == 2);
   CHECK(Contains(none.messages, "'softmin'"));
+}
+
+TEST_CASE("each repetition of a benchmark has a result") {
+  if (!Contains(RunLanewise({}).output, "bench kernels")) return;
+  const RunResult run =
+      RunLanewise({"bench", "kernels", "softmax.*/s:[248]/|adamw/49152|embedding.*rows:1536|rope",
+                   "--repetitions", "3", "--min-time", "0.003", "--json"});
+  REQUIRE(run.code == 0);
+  std::map<std::string, std::set<int64_t>> iterations;
+  size_t results = 0;
+  const nlohmann::json report = nlohmann::json::parse(run.output);
+  for (const auto& benchmark : report["benchmarks"]) {
+    if (benchmark["run_type"] != "iteration") continue;
+    ++results;
+    iterations[benchmark["run_name"]].insert(benchmark["iterations"].get<int64_t>());
+  }
+  CHECK(results == 3 * iterations.size());
+  CHECK(iterations.size() == 12);
+  for (const auto& [name, counts] : iterations) {
+    CAPTURE(name);
+    CHECK(counts.size() == 1);
+  }
 }
 
 TEST_CASE("misspelt commands and options name the nearest right one") {
