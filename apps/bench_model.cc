@@ -123,11 +123,7 @@ std::vector<int32_t> RandomTokens(size_t count, size_t vocab_size) {
 class BenchModelCommand : public Command {
  public:
   explicit BenchModelCommand(Path path) : path_(path) {}
-  std::string name() const override {
-    return path_ == Path::kTrain     ? "bench train"
-           : path_ == Path::kPrefill ? "bench prefill"
-                                     : "bench decode";
-  }
+  std::string name() const override { return std::string("bench ") + PathName(); }
   std::string summary() const override {
     return path_ == Path::kTrain     ? "measure the speed of training"
            : path_ == Path::kPrefill ? "measure the speed of reading a prompt"
@@ -159,6 +155,10 @@ class BenchModelCommand : public Command {
   Result Infer(model::FileSystem& files, const runtime::Scheduler& scheduler, Rounds* rounds);
   TrainPlan Plan(model::FileSystem& files) const;
   void Print(const Result& result, const Rounds& rounds, size_t threads) const;
+
+  const char* PathName() const {
+    return path_ == Path::kTrain ? "train" : path_ == Path::kPrefill ? "prefill" : "decode";
+  }
 
   Path path_;
   std::string from_;
@@ -312,7 +312,8 @@ void BenchModelCommand::Print(const Result& result, const Rounds& rounds, size_t
   const double gigabytes = result.bytes_per_token * 1e-9, used = speed * gigabytes;
   const std::string cpu = runtime::DescribeMachine().cpu;
   if (common_.json()) {
-    WriteJson({{"tokens_per_second", speed},
+    WriteJson({{"path", PathName()},
+               {"tokens_per_second", speed},
                {"gflops", speed * gflop},
                {"peak_gflops", rounds.PeakGflops()},
                {"mfu", share},

@@ -1,8 +1,9 @@
 #include "runtime/arena.h"
 
 #include <atomic>
-#include <cstdio>
+#include <cstdlib>
 #include <fstream>
+#include <string>
 #include <utility>
 
 #include "runtime/check.h"
@@ -31,13 +32,11 @@ bool FailNow() {
 }
 
 #if !defined(_WIN32)
-size_t MemInfo(const char* key) {
-  std::ifstream file("/proc/meminfo");
-  std::string name;
-  size_t kib = 0;
-  std::string unit;
-  while (file >> name >> kib && std::getline(file, unit)) {
-    if (name == key) return kib * 1024;
+// The line "KEY  123 kB" of a file in /proc, in bytes; 0 without it.
+size_t ProcBytes(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
   }
   return 0;
 }
@@ -93,6 +92,8 @@ size_t PeakResidentBytes() {
   if (!GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof(counters))) return 0;
   return counters.PeakWorkingSetSize;
 #else
+  // What getrusage says begins with the memory of the program that started this one, on Linux.
+  if (const size_t bytes = ProcBytes("/proc/self/status", "VmHWM:")) return bytes;
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
@@ -105,7 +106,7 @@ size_t TotalMemoryBytes() {
   status.dwLength = sizeof(status);
   return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullTotalPhys) : 0;
 #else
-  size_t total = MemInfo("MemTotal:");
+  size_t total = ProcBytes("/proc/meminfo", "MemTotal:");
   std::ifstream limit("/sys/fs/cgroup/memory.max");
   size_t bytes = 0;
   if (limit >> bytes && bytes > 0 && bytes < total) total = bytes;
@@ -119,7 +120,7 @@ size_t AvailableMemoryBytes() {
   status.dwLength = sizeof(status);
   return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullAvailPhys) : 0;
 #else
-  return MemInfo("MemAvailable:");
+  return ProcBytes("/proc/meminfo", "MemAvailable:");
 #endif
 }
 

@@ -269,6 +269,7 @@ TEST_CASE("bench runs the real paths, also with the sizes of a model that exists
     return JsonOf(words);
   };
   const Json decode = bench({"decode", "--from", kChar});
+  CHECK(decode["path"] == "decode");
   CHECK(decode["model"]["dim"] == JsonOf({"info", kChar, "--json"})["config"]["dim"]);
   CHECK(decode["tokens_per_second"].get<double>() > 0);
   CHECK(decode["bandwidth_gbs"].get<double>() > 0);
@@ -276,6 +277,7 @@ TEST_CASE("bench runs the real paths, also with the sizes of a model that exists
   CHECK(decode["bandwidth_share"].get<double>() > 0);
   const Json prefill =
       bench({"prefill", "--from", kGolden + "/llama/llama_gqa_tied.bin", "--ctx", "8"});
+  CHECK(prefill["path"] == "prefill");
   CHECK(prefill["model"]["ctx"] == 8);
   CHECK(prefill["mfu"].get<double>() > 0);
   CHECK(prefill["bandwidth_gbs"].is_null());
@@ -287,8 +289,16 @@ TEST_CASE("bench runs the real paths, also with the sizes of a model that exists
   }
   const Json train = bench(
       {"train", "--layers", "1", "--dim", "16", "--heads", "2", "--ctx", "8", "--batch", "2"});
+  CHECK(train["path"] == "train");
   CHECK(train["peak_gflops"].get<double>() > 0);
   CHECK(RunLanewise({"bench", "decode", "--from", kChar, "--layers", "2"}).code == 2);
+}
+
+TEST_CASE("the peak of memory is the program's own, not that of the one which started it") {
+  const std::vector<char> ours(size_t{400} << 20, 1);
+  const Json decode = JsonOf({"bench", "decode", "--from", kChar, "--steps", "1", "--json"});
+  CHECK(decode["peak_memory_bytes"].get<size_t>() > 0);
+  CHECK(decode["peak_memory_bytes"].get<size_t>() < ours.size());
 }
 
 TEST_CASE("files that are no model, and models of another kind") {
