@@ -5,6 +5,7 @@ usage: bench/compare.py OLD.json NEW.json
 Takes results of the kernel benchmarks (Google Benchmark JSON, with --benchmark_repetitions), results.json of bench/report.py, and what
 `lanewise bench train|prefill|decode --json` prints. A change counts when it is larger than three times the median absolute deviations of
 both results together, and larger than 3%. One value has no noise to be seen: then 10% is asked for.
+Results of `lanewise bench` must be of the same path, model, dtype and threads. Another cpu or isa is warned of.
 Exit code 1 when something became slower, 2 when there is nothing to compare, else 0.
 """
 import json, statistics, sys
@@ -16,9 +17,10 @@ def refuse(message):
 
 
 def read(path):
-    """The file's results, or the end of the program."""
+    """The file's document, machine and results, or the end of the program."""
     try:
-        values = parse(json.load(open(path)))
+        document = json.load(open(path))
+        values, where = parse(document), machine(document)
         if not all(v > 0 for runs in values.values() for v in runs): values = {}
     except OSError as error:
         refuse(f'{path}: {error.strerror}')
@@ -27,7 +29,7 @@ def read(path):
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ZeroDivisionError):
         values = {}
     if not values: refuse(f"{path}: no results of Lanewise's benchmarks")
-    return values
+    return document, where, values
 
 
 def parse(result):
@@ -48,6 +50,29 @@ def parse(result):
     return values
 
 
+def differences(old, new, fields):
+    """"dtype float32, bf16" for each of the fields that both have and that differs."""
+    for field in fields:
+        if field not in old or field not in new or old[field] == new[field]: continue
+        if isinstance(old[field], dict) and isinstance(new[field], dict):
+            yield from (f'{field} {text}' for text in differences(old[field], new[field], old[field]))
+        else:
+            yield f'{field} {old[field]}, {new[field]}'
+
+
+def machine(document):
+    """The cpu and isa of all that was run."""
+    if 'benchmarks' in document:
+        context = document.get('context', {})
+        runs = [{'cpu': context.get('cpu'), 'isa': context.get('simd_target')}]
+    elif 'tokens_per_second' in document:
+        runs = [document]
+    else:
+        runs = [run for cases in document.values() for programs in cases.values() for runs in programs.values() for run in runs or []]
+    found = {field: sorted({run[field] for run in runs if run.get(field)}) for field in ('cpu', 'isa')}
+    return {field: ' and '.join(names) for field, names in found.items() if names}
+
+
 def noise(values):
     middle = statistics.median(values)
     return statistics.median(abs(v - middle) for v in values) / middle
@@ -62,8 +87,15 @@ def compare(old, new):
 
 
 def main():
+    if {'-h', '--help'} & set(sys.argv[1:]):
+        print(__doc__, end='')
+        return
     if len(sys.argv) != 3: refuse('two files are compared\n' + __doc__)
-    old, new = read(sys.argv[1]), read(sys.argv[2])
+    (old_document, old_machine, old), (new_document, new_machine, new) = read(sys.argv[1]), read(sys.argv[2])
+    unlike = list(differences(old_document, new_document, ['path', 'model', 'dtype', 'threads']))
+    if unlike: refuse(f"{sys.argv[1]} and {sys.argv[2]} measured different things: {'; '.join(unlike)}")
+    for text in differences(old_machine, new_machine, ['cpu', 'isa']):
+        print(f'compare.py: not the same machine: {text}', file=sys.stderr)
     if not old.keys() & new.keys(): refuse(f'{sys.argv[1]} and {sys.argv[2]} have no benchmark in common')
     slower = 0
     for name, ratio, threshold in compare(old, new):

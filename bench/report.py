@@ -136,45 +136,63 @@ def page(results, out):
 
 
 def run(a, results, save):
-    dtypes, only = a.dtypes.split(','), a.only.split(',')
-    modes = a.modes.split(',') if importlib.util.find_spec('torch') else []
+    modes = a.modes if importlib.util.find_spec('torch') else []
     for threads in map(int, a.threads.split(',')):
         def add(section, name, runs):
             results.setdefault(section, {}).setdefault(f"{name}, {threads} thread{'s' if threads > 1 else ''}", {}).update(runs)
             save()
 
-        for name, config in TRAINING.items() if 'training' in only else []:
+        for name, config in TRAINING.items() if 'training' in a.only else []:
             if a.cases not in name: continue
             note(f'training: {name}, {threads} threads')
-            add('training', name, measure.training(a.program, config, threads, a.rounds, dtypes, modes, a.seconds))
+            add('training', name, measure.training(a.program, config, threads, a.rounds, a.dtypes, modes, a.seconds))
         for preset in PRESETS:
             if a.cases not in preset: continue
-            if 'decoding' in only:
+            if 'decoding' in a.only:
                 note(f'decoding: {preset}, {threads} threads')
-                add('decoding', preset, measure.decoding(a.program, preset, threads, a.rounds, dtypes, STREAMS, a.out, a.llama_bench))
-            if 'prefill' in only:
+                add('decoding', preset, measure.decoding(a.program, preset, threads, a.rounds, a.dtypes, STREAMS, a.out, a.llama_bench))
+            if 'prefill' in a.only:
                 note(f'prefill: {preset}, {threads} threads')
-                add('prefill', preset, measure.prefill(a.program, preset, threads, a.rounds, dtypes, a.out, a.llama_bench))
-    if 'kernels' in only:
+                add('prefill', preset, measure.prefill(a.program, preset, threads, a.rounds, a.dtypes, a.out, a.llama_bench))
+    if 'kernels' in a.only:
         note('kernels')
         folder = pathlib.Path(a.program).parent / 'bench'
         results.setdefault('kernels', {})['all'] = measure.kernels([folder / f'{name}_bench' for name in KERNELS], a.rounds)
         save()
 
 
+def list_of(known):
+    """The type of an option that takes some of `known`, separated by commas."""
+    def parse(text):
+        words = text.split(',')
+        for word in words:
+            if word not in known: raise argparse.ArgumentTypeError(f"there is no '{word}'; there are {', '.join(known)}")
+        return words
+    return parse
+
+
+def check_cases(p, a):
+    """Ends the program where --cases leaves nothing of what --only asks for."""
+    names = [*(TRAINING if 'training' in a.only else []), *(PRESETS if {'decoding', 'prefill'} & set(a.only) else [])]
+    if names and not any(a.cases in name for name in names):
+        p.error(f"argument --cases: no name has '{a.cases}' in it; the cases are\n  " + '\n  '.join(names))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--program', default='build/release/lanewise')
     p.add_argument('--out', default='build/report', type=pathlib.Path)
-    p.add_argument('--only', default='training,decoding,prefill,kernels')
+    p.add_argument('--only', default='training,decoding,prefill,kernels',
+                   type=list_of(['training', 'decoding', 'prefill', 'kernels', 'none']))
     p.add_argument('--cases', default='', help='only cases with this text in their names')
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--threads', default='2')
-    p.add_argument('--dtypes', default='float32')
-    p.add_argument('--modes', default='eager,compile', help="PyTorch's")
+    p.add_argument('--dtypes', default='float32', type=list_of(['float32', 'bf16']))
+    p.add_argument('--modes', default='eager,compile', type=list_of(['eager', 'compile']), help="PyTorch's")
     p.add_argument('--seconds', type=float, default=3, help='of PyTorch in each round')
     p.add_argument('--llama-bench', default='')
     a = p.parse_args()
+    check_cases(p, a)
     a.out.mkdir(parents=True, exist_ok=True)
     path = a.out / 'results.json'
     results = json.loads(path.read_text()) if path.exists() else {}

@@ -15,8 +15,11 @@ using lanewise::testing::CheckRefusal;
 using lanewise::testing::Contains;
 using lanewise::testing::RunLanewise;
 using lanewise::testing::RunOptions;
+using lanewise::testing::RunProcess;
 using lanewise::testing::RunResult;
 using lanewise::testing::TemporaryFolder;
+
+const std::string kBench = LANEWISE_SOURCE_DIR "/bench/";
 
 }  // namespace
 
@@ -74,6 +77,63 @@ TEST_CASE("each repetition of a benchmark has a result") {
     CAPTURE(name);
     CHECK(counts.size() == 1);
   }
+}
+
+TEST_CASE("the scripts of bench/ refuse what cannot be compared and what does not exist") {
+  const auto python = [](const std::string& script, std::vector<std::string> words) {
+    words.insert(words.begin(), {"/usr/bin/env", "python3", "-B", kBench + script});
+    return RunProcess(words);
+  };
+  if (python("compare.py", {"--help"}).code == 127) return;  // there is no Python
+  CHECK(python("compare.py", {"--help"}).code == 0);
+  const TemporaryFolder folder;
+  nlohmann::json old = {{"tokens_per_second", 100.0},
+                        {"path", "train"},
+                        {"dtype", "float32"},
+                        {"model", {{"dim", 16}}},
+                        {"threads", 1},
+                        {"cpu", "slow"},
+                        {"isa", "AVX2"},
+                        {"peak_gflops", 1.0}};
+  const auto compare = [&](const nlohmann::json& result) {
+    return python("compare.py",
+                  {folder.Write("old.json", old.dump()), folder.Write("new.json", result.dump())});
+  };
+  CHECK(compare(old).code == 0);
+  CHECK(compare(old).messages.empty());
+  const std::vector<std::pair<nlohmann::json, std::string>> unlike = {
+      {{{"path", "decode"}}, "path train, decode"},
+      {{{"dtype", "bf16"}}, "dtype float32, bf16"},
+      {{{"model", {{"dim", 32}}}}, "model dim 16, 32"},
+      {{{"threads", 2}}, "threads 1, 2"}};
+  for (const auto& [change, text] : unlike) {
+    CAPTURE(text);
+    nlohmann::json result = old;
+    result.update(change);
+    const RunResult run = compare(result);
+    CHECK(run.code == 2);
+    CHECK(Contains(run.messages, text));
+    CHECK(run.output.empty());
+  }
+  nlohmann::json elsewhere = old;
+  elsewhere.update({{"cpu", "fast"}, {"isa", "AVX3"}, {"tokens_per_second", 200.0}});
+  const RunResult faster = compare(elsewhere);
+  CHECK(faster.code == 0);
+  CHECK(Contains(faster.output, "faster"));
+  CHECK(Contains(faster.messages, "cpu slow, fast"));
+  CHECK(Contains(faster.messages, "isa AVX2, AVX3"));
+
+  const std::string out = folder / "report";
+  const RunResult only = python("report.py", {"--only", "training,foo", "--out", out});
+  CHECK(only.code == 2);
+  CHECK(Contains(only.messages, "'foo'"));
+  CHECK(Contains(only.messages, "training, decoding, prefill, kernels"));
+  const RunResult cases =
+      python("report.py", {"--only", "decoding", "--cases", "llama", "--out", out});
+  CHECK(cases.code == 2);
+  CHECK(Contains(cases.messages, "'llama'"));
+  CHECK(Contains(cases.messages, "110M"));
+  CHECK(python("report.py", {"--only", "none", "--out", out}).code == 0);
 }
 
 TEST_CASE("misspelt commands and options name the nearest right one") {
