@@ -3,12 +3,14 @@
 
 #include <benchmark/benchmark.h>
 
-#include <cctype>
-#include <cstddef>
+#include <ostream>
+#include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "apps/command.h"
+#include "apps/signals.h"
 #include "apps/terminal.h"
 #include "kernels/targets.h"
 #include "model/error.h"
@@ -18,24 +20,40 @@ namespace lanewise::apps {
 
 namespace {
 
-// The regular expression for any case: Google Benchmark's is for one. What stands in [] stays.
-std::string AnyCase(const std::string& filter) {
-  std::string result;
-  bool in_brackets = false;
-  for (size_t i = 0; i < filter.size(); ++i) {
-    const char c = filter[i];
-    const auto letter = static_cast<unsigned char>(c);
-    if (c == '\\' && i + 1 < filter.size()) {
-      result += {c, filter[++i]};
-    } else if (in_brackets || std::isalpha(letter) == 0) {
-      if (c == '[' || c == ']') in_brackets = c == '[';
-      result += c;
-    } else {
-      result += {'[', static_cast<char>(std::tolower(letter)),
-                 static_cast<char>(std::toupper(letter)), ']'};
-    }
+void InitializeBenchmarks(std::vector<std::string> words) {
+  words.insert(words.begin(), "lanewise");
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  int count = static_cast<int>(arguments.size());
+  benchmark::Initialize(&count, arguments.data());
+}
+
+// Google Benchmark only prints them.
+std::vector<std::string> AllNames() {
+  InitializeBenchmarks({"--benchmark_list_tests=true"});
+  std::stringstream text;
+  benchmark::ConsoleReporter reporter;
+  reporter.SetOutputStream(&text);
+  benchmark::RunSpecifiedBenchmarks(&reporter, ".");
+  std::vector<std::string> names;
+  for (std::string line; std::getline(text, line);) names.push_back(line);
+  return names;
+}
+
+// UsageError for what is no regular expression, or matches none.
+std::vector<std::string> NamesThatMatch(const std::string& filter) {
+  std::vector<std::string> names = AllNames();
+  try {
+    const std::regex expression(filter, std::regex::icase);
+    std::erase_if(names, [&](const auto& name) { return !std::regex_search(name, expression); });
+  } catch (const std::regex_error& error) {
+    throw model::UsageError("FILTER '" + filter + "' is no regular expression: " + error.what());
   }
-  return result;
+  if (names.empty()) {
+    throw model::UsageError("no benchmark matches '" + filter +
+                            "'; `lanewise bench kernels --list` has their names");
+  }
+  return names;
 }
 
 class BenchKernelsCommand : public Command {
@@ -63,27 +81,30 @@ class BenchKernelsCommand : public Command {
 
   int Run(model::FileSystem& files, const Options& /*options*/) override {
     common_.Apply(files);
-    std::vector<std::string> words = {
-        "lanewise", "--benchmark_min_time=" + std::to_string(min_time_),
-        "--benchmark_repetitions=" + std::to_string(repetitions_),
-        std::string("--benchmark_list_tests=") + (list_ ? "true" : "false"),
-        std::string("--benchmark_format=") + (common_.json() ? "json" : "console")};
-    if (!filter_.empty()) words.push_back("--benchmark_filter=" + AnyCase(filter_));
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    int count = static_cast<int>(arguments.size());
+    const std::vector<std::string> names = NamesThatMatch(filter_);
+    std::string lines, any;
+    for (const std::string& name : names) {
+      lines += name + "\n";
+      any += (any.empty() ? "" : "|") + name;  // letters, digits and _ / : only
+    }
+    if (list_) {
+      common_.json() ? WriteJson(names) : WriteOutput(lines);
+      return 0;
+    }
+    InitializeBenchmarks(
+        {"--benchmark_list_tests=false", "--benchmark_min_time=" + std::to_string(min_time_),
+         "--benchmark_repetitions=" + std::to_string(repetitions_),
+         std::string("--benchmark_format=") + (common_.json() ? "json" : "console")});
     const runtime::MachineInfo machine = runtime::DescribeMachine();
     benchmark::AddCustomContext("cpu", machine.cpu);
     benchmark::AddCustomContext("simd_target", kernels::TargetName());
     benchmark::AddCustomContext("version", VersionText());
-    benchmark::Initialize(&count, arguments.data());
-    if (!common_.json() && !list_) {
-      Stderr().Line(machine.cpu + ", " + kernels::TargetName());
-    }
-    if (benchmark::RunSpecifiedBenchmarks() == 0 && !filter_.empty()) {
-      throw model::UsageError("no benchmark matches '" + filter_ +
-                              "'; `lanewise bench kernels --list` has their names");
-    }
+    if (!common_.json()) Stderr().Line(machine.cpu + ", " + kernels::TargetName());
+    benchmark::BenchmarkReporter* reporter = benchmark::CreateDefaultDisplayReporter();
+    std::ostream nowhere(nullptr);
+    if (Stderr().quiet()) reporter->SetErrorStream(&nowhere);
+    const EndOnSignal measuring;
+    benchmark::RunSpecifiedBenchmarks(reporter, "^(" + any + ")$");
     return 0;
   }
 

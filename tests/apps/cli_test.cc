@@ -45,7 +45,8 @@ TEST_CASE("overview, version and help of every command") {
 
 TEST_CASE("the benchmarks' filter is a regular expression for any case") {
   if (!Contains(RunLanewise({}).output, "bench kernels")) return;
-  for (const std::string filter : {"softmax", "bm_SOFT(max)+", "Softm[a]x.*"}) {
+  for (const std::string filter :
+       {"softmax", "bm_SOFT(max)+", "[s]oftm[A]x.*", "_s\\w+max.*:\\d+"}) {
     CAPTURE(filter);
     const RunResult list = RunLanewise({"bench", "kernels", filter, "--list"});
     CHECK(list.code == 0);
@@ -55,6 +56,32 @@ TEST_CASE("the benchmarks' filter is a regular expression for any case") {
   const RunResult none = RunLanewise({"bench", "kernels", "softmin", "--list"});
   CHECK(none.code == 2);
   CHECK(Contains(none.messages, "'softmin'"));
+  CheckRefusal({"bench", "kernels", "softmax("}, 2, {"'softmax('", "regular expression"});
+
+  const RunResult list = RunLanewise({"bench", "kernels", "--list", "matmul/small"});
+  std::string lines;
+  for (const std::string name : nlohmann::json::parse(
+           RunLanewise({"bench", "kernels", "--list", "matmul/small", "--json"}).output)) {
+    lines += name + "\n";
+  }
+  CHECK(lines == list.output);
+  CHECK(Contains(lines, "matmul/small/NN/16x16x16/"));
+}
+
+TEST_CASE("benchmarks are silent with --quiet, and end with the first signal") {
+  if (!Contains(RunLanewise({}).output, "bench kernels")) return;
+  const RunResult quiet =
+      RunLanewise({"bench", "kernels", "rope.*hd:48", "--quiet", "--min-time", "0.001"});
+  CHECK(quiet.code == 0);
+  CHECK(quiet.messages.empty());
+  CHECK(Contains(quiet.output, "BM_RopeForward"));
+  for (const int signal : {2, 15}) {
+    const RunResult stopped =
+        RunLanewise({"bench", "kernels", "rope.*hd:48", "--min-time", "600"},
+                    {.signal = signal, .signal_when = "simd_target", .limit_seconds = 60});
+    CHECK(stopped.code == 128 + signal);
+    CHECK(Contains(stopped.messages, "Stopped by"));
+  }
 }
 
 TEST_CASE("each repetition of a benchmark has a result") {
