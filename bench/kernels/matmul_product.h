@@ -6,12 +6,8 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -32,40 +28,19 @@ using kernels::MatmulOperand;
 using kernels::MatmulScratchBytes;
 
 struct Shape {
-  std::string file;  // without .txt
-  std::string form;
-  size_t m = 0, n = 0, k = 0;
+  const char* file;  // without .txt
+  const char* form;
+  size_t m, n, k;
 
   std::string Name() const {
-    return file + "/" + form + "/" + std::to_string(m) + "x" + std::to_string(n) + "x" +
-           std::to_string(k);
+    return std::string(file) + "/" + form + "/" + std::to_string(m) + "x" + std::to_string(n) +
+           "x" + std::to_string(k);
   }
 };
 
-// Of bench/shapes/*.txt, or the folder that LANEWISE_SHAPES names.
-inline std::vector<Shape> ReadShapes() {
-  const char* given = std::getenv("LANEWISE_SHAPES");
-  const std::filesystem::path folder =
-      given != nullptr ? given : LANEWISE_SOURCE_DIR "/bench/shapes";
-  std::error_code error;
-  std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() == ".txt") files.push_back(entry.path());
-  }
-  std::ranges::sort(files);
-  std::vector<Shape> shapes;
-  for (const auto& file : files) {
-    std::ifstream in(file);
-    for (std::string line; std::getline(in, line);) {
-      std::istringstream words(line);
-      Shape s;
-      s.file = file.stem().string();
-      if (line.starts_with('#') || !(words >> s.form >> s.m >> s.n >> s.k)) continue;
-      shapes.push_back(s);
-    }
-  }
-  return shapes;
-}
+inline constexpr Shape kShapes[] = {
+#include "bench/shapes.inc"
+};
 
 inline double Median(std::vector<double> v) {
   std::ranges::sort(v);
@@ -156,7 +131,7 @@ class Product {
 // Registers fn(state, shape) for every shape, as PREFIX/SHAPE.
 template <typename Fn>
 int RegisterShapes(const std::string& prefix, Fn fn) {
-  for (const Shape& s : ReadShapes()) {
+  for (const Shape& s : kShapes) {
     benchmark::RegisterBenchmark((prefix + "/" + s.Name()).c_str(),
                                  [s, fn](benchmark::State& state) { fn(state, s); })
         ->UseManualTime()

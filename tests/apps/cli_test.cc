@@ -13,6 +13,7 @@ namespace {
 
 using lanewise::testing::CheckRefusal;
 using lanewise::testing::Contains;
+using lanewise::testing::ReadWhole;
 using lanewise::testing::RunLanewise;
 using lanewise::testing::RunOptions;
 using lanewise::testing::RunProcess;
@@ -66,6 +67,8 @@ TEST_CASE("the benchmarks' filter is a regular expression for any case") {
   }
   CHECK(lines == list.output);
   CHECK(Contains(lines, "matmul/small/NN/16x16x16/"));
+  // An installed program has no source to read them from.
+  CHECK_FALSE(Contains(ReadWhole(LANEWISE_BINARY_DIR "/lanewise"), kBench + "shapes"));
 }
 
 TEST_CASE("benchmarks are silent with --quiet, and end with the first signal") {
