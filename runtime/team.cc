@@ -98,7 +98,7 @@ bool Team::Run(size_t tasks, Body body, FunctionRef<void(size_t member)> wake) {
   const uint64_t loop = loop_.load(std::memory_order_relaxed) + 1;
   loop_.store(loop);
   for (size_t member = 1; member <= std::min(members_, tasks - 1); ++member) {
-    if (present_[member].exchange(true, std::memory_order_acquire)) continue;
+    if (present_[member].exchange(true)) continue;
     try {
       wake(member);
     } catch (...) {  // no memory: the loop gets done without
@@ -115,20 +115,26 @@ bool Team::Run(size_t tasks, Body body, FunctionRef<void(size_t member)> wake) {
 }
 
 void Team::Member(size_t member) {
-  uint64_t done = 0;
-  for (Wait wait;;) {
-    const uint64_t loop = loop_.load(std::memory_order_acquire);
-    if (loop % 2 == 1 && loop != done) {
-      inside_.fetch_add(1);
-      if (loop_.load() == loop) Work(member);
-      inside_.fetch_sub(1, std::memory_order_release);
-      done = loop;
-      wait = Wait();
-    } else if (elsewhere_.load(std::memory_order_relaxed) != 0 || !wait.Once()) {
-      break;
+  uint64_t loop = 0, done = 0;
+  const auto another = [&] {
+    loop = loop_.load();
+    return loop % 2 == 1 && loop != done;
+  };
+  do {
+    for (Wait wait;;) {
+      if (another()) {
+        inside_.fetch_add(1);
+        if (loop_.load() == loop) Work(member);
+        inside_.fetch_sub(1, std::memory_order_release);
+        done = loop;
+        wait = Wait();
+      } else if (elsewhere_.load(std::memory_order_relaxed) != 0 || !wait.Once()) {
+        break;
+      }
     }
-  }
-  present_[member].store(false, std::memory_order_release);
+    present_[member].store(false);
+    // A loop that has begun meanwhile did not call this member, which was present.
+  } while (another() && !present_[member].exchange(true));
 }
 
 }  // namespace lanewise::runtime
