@@ -8,7 +8,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
+#include <mutex>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
@@ -51,15 +51,28 @@ ScopedFlushToZero::~ScopedFlushToZero() {
 
 size_t AvailableThreads() { return static_cast<size_t>(oneapi::tbb::info::default_concurrency()); }
 
-// global_control lifts oneTBB's own limit when more threads are asked for than the machine has.
+namespace {
+
+// oneTBB's own limit is the threads of the machine. Of several controls the lowest counts, so there
+// is one for all schedulers, and it is only ever lifted.
+void AllowThreads(size_t threads) {
+  using Control = oneapi::tbb::global_control;
+  static std::mutex mutex;
+  static std::unique_ptr<Control> control;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (threads <= Control::active_value(Control::max_allowed_parallelism)) return;
+  control = std::make_unique<Control>(Control::max_allowed_parallelism, threads);
+}
+
+}  // namespace
+
 struct Scheduler::Impl {
   explicit Impl(size_t threads)
-      : limit(oneapi::tbb::global_control::max_allowed_parallelism, threads),
-        arena(static_cast<int>(threads), /*reserved_for_masters=*/1),
+      : arena(static_cast<int>(threads), /*reserved_for_masters=*/1),
         team(Team::Take(threads - 1)) {
+    AllowThreads(threads);
     arena.initialize();
   }
-  oneapi::tbb::global_control limit;
   oneapi::tbb::task_arena arena;
   Team::Handle team;
 };

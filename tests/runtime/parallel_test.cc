@@ -99,6 +99,35 @@ TEST_CASE("several threads use one scheduler, which then ends") {
   }
 }
 
+// Whether the tasks of a loop, one for each thread, all run at once.
+bool RunsOnAllThreads(const Scheduler& scheduler) {
+  std::atomic<size_t> running{0};
+  std::atomic<bool> all{true};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  scheduler.All().For(scheduler.threads(), [&](size_t, size_t) {
+    ++running;
+    while (running.load() < scheduler.threads() && all.load()) {
+      if (std::chrono::steady_clock::now() > end) all = false;
+      std::this_thread::yield();
+    }
+  });
+  return all.load();
+}
+
+TEST_CASE("schedulers that live at the same time have all their threads") {
+  const size_t more = AvailableThreads() + 2;
+  std::optional<Scheduler> few(2);
+  const Scheduler many(more), most(2 * more);
+  for (int round = 0; round < 3; ++round) {
+    CHECK(RunsOnAllThreads(many));
+    CHECK(RunsOnAllThreads(most));
+    CHECK(RunsOnAllThreads(*few));
+  }
+  few.reset();
+  CHECK(RunsOnAllThreads(most));
+  CHECK(RunsOnAllThreads(many));
+}
+
 TEST_CASE("an exception ends the loop and reaches the caller, and the next loop runs") {
   const Scheduler scheduler(2);
   for (size_t bad = 0; bad < 100; ++bad) {
