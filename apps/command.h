@@ -54,7 +54,8 @@ void SuggestBf16();
 std::string CommandHelp(const Command& command, const Options& options);
 std::string OverviewHelp(const std::vector<const Command*>& commands);
 
-// UsageError where the folder of a file that is written at the end is missing; "" is no file.
+// UsageError where a file that is written at the end cannot be: its folder is missing, or it is no
+// regular file. "" is no file.
 void CheckFolderOf(model::FileSystem& files, const std::string& path);
 
 // --dtype of a command that runs a model.

@@ -41,8 +41,7 @@ void SuggestBf16() {
 
 void CheckFolderOf(model::FileSystem& files, const std::string& path) {
   if (path.empty()) return;
-  if (model::IsDirectory(files, path)) throw model::UsageError(path + " is a folder; name a file");
-  const std::string folder = model::ParentPath(path);
+  const std::string folder = model::ParentPath(model::ResolveOutput(files, path));
   if (!model::IsDirectory(files, folder)) {
     throw model::UsageError(path + ": there is no folder " + folder + "; make it first");
   }

@@ -83,6 +83,7 @@ class ConvertCommand : public Command {
       throw model::UsageError(out_ + " exists; give OUT another name" +
                               (force_ ? " (--force replaces single files only)" : ""));
     }
+    model::ResolveOutput(files, out_);
     if (!force_) throw model::UsageError(out_ + " exists; --force replaces it");
   }
 

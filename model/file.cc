@@ -242,6 +242,15 @@ FileInfo GetInfo(FileSystem& files, const std::string& path) {
   return info;
 }
 
+// Empty where the path is no symbolic link.
+static std::string ReadLink(FileSystem& files, const std::string& path) {
+  std::string target;
+  const int64_t result = Retry([&] { return files.ReadLink(path, &target); });
+  if (result == -EINVAL || IsMissing(result)) return "";
+  if (result < 0) ThrowIoError("look at", path, result);
+  return target;
+}
+
 bool IsFile(FileSystem& files, const std::string& path) {
   return GetInfo(files, path).kind == FileInfo::Kind::kFile;
 }
@@ -293,9 +302,10 @@ void SyncDirectory(FileSystem& files, const std::string& path) {
 }
 
 void RemoveTree(FileSystem& files, const std::string& path) {
-  const FileInfo info = GetInfo(files, path);
+  const bool link = !ReadLink(files, path).empty();
+  const FileInfo info = link ? FileInfo{} : GetInfo(files, path);
   int64_t result = 0;
-  if (info.kind == FileInfo::Kind::kMissing) return;
+  if (!link && info.kind == FileInfo::Kind::kMissing) return;
   if (info.kind == FileInfo::Kind::kDirectory) {
     for (const std::string& name : ListDirectory(files, path)) {
       RemoveTree(files, JoinPath(path, name));
@@ -320,20 +330,42 @@ void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes
                 ENOSPC);
 }
 
+std::string ResolveOutput(FileSystem& files, const std::string& path) {
+  constexpr int kMostLinks = 40;  // as Linux has it
+  std::string resolved = path;
+  for (int links = 0;; ++links) {
+    const std::string target = ReadLink(files, resolved);
+    if (target.empty()) break;
+    if (links == kMostLinks) throw UsageError(path + ": symbolic links in a circle");
+    resolved = IsSeparator(target[0]) ? target : JoinPath(ParentPath(resolved), target);
+  }
+  switch (GetInfo(files, resolved).kind) {
+    case FileInfo::Kind::kMissing:
+    case FileInfo::Kind::kFile:
+      return resolved;
+    case FileInfo::Kind::kDirectory:
+      throw UsageError(path + " is a folder; name a file");
+    case FileInfo::Kind::kOther:
+      throw UsageError(path + " is a device or a pipe; name a file");
+  }
+  return resolved;
+}
+
 void WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes) {
   WriteFileAtomically(files, path, [bytes](File& file) { file.Write(bytes); });
 }
 
 void WriteFileAtomically(FileSystem& files, const std::string& path,
                          const std::function<void(File&)>& write) {
-  const std::string folder = ParentPath(path);
-  const std::string temporary = JoinPath(folder, ".tmp-" + BaseName(path));
+  const std::string target = ResolveOutput(files, path);
+  const std::string folder = ParentPath(target);
+  const std::string temporary = JoinPath(folder, ".tmp-" + BaseName(target));
   try {
     File file(files, temporary, OpenMode::kWrite);
     write(file);
     file.Sync();
     file.Close();
-    RenameFile(files, temporary, path);
+    RenameFile(files, temporary, target);
   } catch (...) {
     files.RemoveFile(temporary);
     throw;

@@ -48,7 +48,10 @@ class FileSystem {
   virtual int Map(int64_t handle, size_t size, const std::byte** data) = 0;
   virtual void Unmap(const std::byte* data, size_t size) = 0;
 
-  virtual int Info(const std::string& path, FileInfo* info) = 0;  // missing is not an error
+  // Of what a symbolic link points to. Missing is not an error.
+  virtual int Info(const std::string& path, FileInfo* info) = 0;
+  // What a symbolic link says, relative to its own folder; -EINVAL where the path is none.
+  virtual int ReadLink(const std::string& path, std::string* target) = 0;
   virtual int List(const std::string& path, std::vector<std::string>* names) = 0;  // unsorted
   virtual int Rename(const std::string& from, const std::string& to) = 0;  // replaces a file
   virtual int HardLink(const std::string& existing, const std::string& link) = 0;
@@ -125,13 +128,17 @@ std::string ReadFile(FileSystem& files, const std::string& path, uint64_t limit)
 void MakeDirectories(FileSystem& files, const std::string& path);  // with its parents
 void RenameFile(FileSystem& files, const std::string& from, const std::string& to);
 void SyncDirectory(FileSystem& files, const std::string& path);
-// Removes a folder with all that is in it. A missing one is fine.
+// Removes a folder with all that is in it. A missing one is fine; of a symbolic link the link is
+// removed, not what it points to.
 void RemoveTree(FileSystem& files, const std::string& path);
 // Throws IoError when fewer than `bytes` (and a margin) are free where `path` is; does nothing
 // where the file system cannot tell.
 void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes);
-// Writes beside the target, syncs, renames over it, syncs the folder: at any instant the old or the
-// new content is there whole. On an error the temporary file is removed.
+// Where a file with this name is to be written: the end of its symbolic links. UsageError where
+// that is no file but a folder, a device or a pipe, which a rename would replace.
+std::string ResolveOutput(FileSystem& files, const std::string& path);
+// Writes beside the target (ResolveOutput), syncs, renames over it, syncs the folder: at any
+// instant the old or the new content is there whole. On an error the temporary file is removed.
 void WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes);
 void WriteFileAtomically(FileSystem& files, const std::string& path,
                          const std::function<void(File&)>& write);

@@ -90,6 +90,19 @@ class PosixFiles final : public FileSystem {
     return 0;
   }
 
+  int ReadLink(const std::string& path, std::string* target) override {
+    std::string text(256, '\0');
+    for (;;) {
+      const ssize_t length = ::readlink(path.c_str(), text.data(), text.size());
+      if (length < 0) return -errno;
+      if (static_cast<size_t>(length) < text.size()) {
+        target->assign(text, 0, static_cast<size_t>(length));
+        return 0;
+      }
+      text.resize(2 * text.size());  // it may have been cut
+    }
+  }
+
   int List(const std::string& path, std::vector<std::string>* names) override {
     DIR* folder = ::opendir(path.c_str());
     if (folder == nullptr) return -errno;

@@ -164,6 +164,9 @@ class WindowsFiles final : public FileSystem {
     return 0;
   }
 
+  // Symbolic links are rare there, and need a privilege: they are taken for what they point to.
+  int ReadLink(const std::string&, std::string*) override { return -EINVAL; }
+
   int List(const std::string& path, std::vector<std::string>* names) override {
     WIN32_FIND_DATAW entry;
     const HANDLE search = FindFirstFileW(WidePath(JoinPath(path, "*")).c_str(), &entry);

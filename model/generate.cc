@@ -100,16 +100,8 @@ void Generator::Save(FileSystem& files, const std::string& path, uint64_t model_
                               {"model_hash", ChecksumText(model_hash)},
                               {"position", std::to_string(session_.position())},
                               {"pending", IdsToText(pending)}};
-  // Beside the target first, so that a state that is already there is replaced or left whole.
-  const std::string temporary = path + ".tmp";
-  try {
-    WriteSafetensors(files, temporary, session_.StateSources(), metadata);
-    RenameFile(files, temporary, path);
-  } catch (...) {
-    files.RemoveFile(temporary);
-    throw;
-  }
-  SyncDirectory(files, ParentPath(path));
+  WriteFileAtomically(
+      files, path, [&](File& file) { WriteSafetensors(file, session_.StateSources(), metadata); });
 }
 
 void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_hash) {

@@ -90,8 +90,8 @@ uint64_t SafetensorsSize(const std::vector<TensorSource>& tensors, const StringM
          (header.entries.empty() ? 0 : header.entries.back().end);
 }
 
-uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
-                          const std::vector<TensorSource>& tensors, const StringMap& metadata) {
+uint64_t WriteSafetensors(File& file, const std::vector<TensorSource>& tensors,
+                          const StringMap& metadata) {
   SafetensorsHeader header = MakeHeader(tensors, metadata);
   for (const TensorSource& tensor : tensors) {
     ChecksumStream checksum;
@@ -101,7 +101,6 @@ uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
   const std::string text = SealSafetensorsHeader(MakeSafetensorsHeader(header));
   const uint64_t length = text.size();
 
-  File file(files, path, OpenMode::kWrite);
   BufferedWriter writer(&file);
   writer.Write(std::as_bytes(std::span(&length, 1)));
   writer.Write(std::as_bytes(std::span(text)));
@@ -109,9 +108,16 @@ uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
     Produce(tensor, [&](std::span<const std::byte> bytes) { writer.Write(bytes); });
   }
   writer.Flush();
+  return writer.Digest();
+}
+
+uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
+                          const std::vector<TensorSource>& tensors, const StringMap& metadata) {
+  File file(files, path, OpenMode::kWrite);
+  const uint64_t checksum = WriteSafetensors(file, tensors, metadata);
   file.Sync();
   file.Close();
-  return writer.Digest();
+  return checksum;
 }
 
 SafetensorsFile SafetensorsFile::Open(FileSystem& files, const std::string& path) {

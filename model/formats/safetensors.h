@@ -24,6 +24,9 @@ uint64_t SafetensorsSize(const std::vector<TensorSource>& tensors, const StringM
 // failure, std::logic_error where a source gives another number of bytes than its shape.
 uint64_t WriteSafetensors(FileSystem& files, const std::string& path,
                           const std::vector<TensorSource>& tensors, const StringMap& metadata);
+// The same to a file that is open, and synced and closed elsewhere.
+uint64_t WriteSafetensors(File& file, const std::vector<TensorSource>& tensors,
+                          const StringMap& metadata);
 
 class SafetensorsFile {
  public:

@@ -147,6 +147,26 @@ TEST_CASE("what is written at the end needs its folder at the start") {
   CheckRefusal({"convert", kRnn, ""}, 2, {"OUT is empty"});
 }
 
+TEST_CASE("outputs: pipes are refused before anything is computed, links are followed") {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe.bin";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  const std::string refused = pipe + " is a device or a pipe";
+  CheckRefusal({"generate", kRnn, "--prompt", "x", "--save-state", pipe}, 2, {refused});
+  CheckRefusal({"bench", "decode", "--from", kRnn, "--profile", pipe}, 2, {refused});
+  CheckRefusal({"convert", kRnn, pipe, "--force"}, 2, {refused});
+  CHECK(std::filesystem::is_fifo(pipe));
+  std::filesystem::create_directory(folder / "elsewhere");
+  std::filesystem::create_symlink("elsewhere/state", folder / "link");
+  const std::vector<std::string> generate = {"generate", kRnn, "--tokens", "2", "--prompt", "x"};
+  std::vector<std::string> save = generate, load = generate;
+  save.insert(save.end(), {"--save-state", folder / "link"});
+  load.insert(load.end(), {"--load-state", folder / "elsewhere/state"});
+  CHECK(RunLanewise(save).code == 0);
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+  CHECK(RunLanewise(load).code == 0);
+}
+
 TEST_CASE("a signal ends the wait for a text that nobody writes") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "pipe";

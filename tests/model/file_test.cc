@@ -1,8 +1,12 @@
 #include "model/file.h"
 
 #include <doctest/doctest.h>
+#ifndef _WIN32
+#include <sys/stat.h>
+#endif
 
 #include <cerrno>
+#include <filesystem>
 
 #include "model/error.h"
 #include "tests/support/memory_files.h"
@@ -145,6 +149,55 @@ TEST_CASE("the system's files: map, append, link, list, lock, remove") {
   CHECK(files->FreeSpace(folder.path()) > 0);
   SyncDirectory(*files, folder.path());
 }
+
+#ifndef _WIN32
+TEST_CASE("a link is followed when its file is written, and removed as a link") {
+  namespace fs = std::filesystem;
+  const auto files = MakeSystemFiles();
+  const testing::TemporaryFolder folder;
+  const auto is_link = [&](const char* name) { return fs::is_symlink(folder / name); };
+  MakeDirectories(*files, folder / "elsewhere");
+  testing::WriteWhole(folder / "elsewhere/file", "old");
+  fs::create_symlink("elsewhere/file", folder / "link");
+  fs::create_symlink("link", folder / "second");
+  fs::create_symlink("elsewhere/new", folder / "dangling");
+  WriteFileAtomically(*files, folder / "second", "new");
+  WriteFileAtomically(*files, folder / "dangling", "made");
+  CHECK(is_link("second"));
+  CHECK(is_link("link"));
+  CHECK(testing::ReadWhole(folder / "elsewhere/file") == "new");
+  CHECK(testing::ReadWhole(folder / "elsewhere/new") == "made");
+  fs::create_symlink("circle", folder / "circle");
+  CHECK(
+      Contains(MessageOf([&] { WriteFileAtomically(*files, folder / "circle", "x"); }), "circle"));
+
+  // A folder that has moved to another disk, as checkpoints do, and a file that has gone.
+  MakeDirectories(*files, folder / "tree/inner");
+  fs::create_directory_symlink("../elsewhere", folder / "tree/moved");
+  fs::create_symlink("nowhere", folder / "tree/inner/gone");
+  fs::create_directory_symlink("elsewhere", folder / "top");
+  RemoveTree(*files, folder / "tree");
+  RemoveTree(*files, folder / "top");
+  CHECK_FALSE(fs::exists(folder / "tree"));
+  CHECK_FALSE(is_link("top"));
+  CHECK(testing::ReadWhole(folder / "elsewhere/file") == "new");
+}
+
+TEST_CASE("devices, pipes and folders are not replaced by a file") {
+  const auto files = MakeSystemFiles();
+  const testing::TemporaryFolder folder;
+  REQUIRE(mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  std::filesystem::create_symlink("pipe", folder / "link");
+  for (const char* name : {"pipe", "link"}) {
+    CHECK(Contains(MessageOf<UsageError>([&] { WriteFileAtomically(*files, folder / name, "x"); }),
+                   "is a device or a pipe"));
+  }
+  CHECK(std::filesystem::is_fifo(folder / "pipe"));
+  CHECK(Contains(MessageOf<UsageError>([&] { WriteFileAtomically(*files, folder.path(), "x"); }),
+                 "is a folder"));
+  CHECK(ListDirectory(*files, folder.path()) == std::vector<std::string>{"link", "pipe"});
+}
+#endif
 
 TEST_CASE("too little space is found before writing") {
   MemoryFiles files;

@@ -194,6 +194,11 @@ int MemoryFiles::Info(const std::string& path, FileInfo* info) {
   return 0;
 }
 
+int MemoryFiles::ReadLink(const std::string& path, std::string*) {
+  if (const int error = Fault()) return -error;
+  return Find(path) == nullptr ? -ENOENT : -EINVAL;  // it has no links
+}
+
 int MemoryFiles::List(const std::string& path, std::vector<std::string>* names) {
   if (const int error = Fault()) return -error;
   const auto node = Find(path);

@@ -56,6 +56,7 @@ class MemoryFiles final : public model::FileSystem {
   int Map(int64_t handle, size_t size, const std::byte** data) override;
   void Unmap(const std::byte* data, size_t size) override;
   int Info(const std::string& path, model::FileInfo* info) override;
+  int ReadLink(const std::string& path, std::string* target) override;
   int List(const std::string& path, std::vector<std::string>* names) override;
   int Rename(const std::string& from, const std::string& to) override;
   int HardLink(const std::string& existing, const std::string& link) override;
