@@ -293,7 +293,13 @@ BenchModelCommand::Result BenchModelCommand::Infer(model::FileSystem& files,
     }
     done += portion;
     const auto begin = Clock::now();
-    for (size_t i = 0; i < portion; ++i) decode ? session.Step(tokens) : session.Feed(tokens);
+    for (size_t i = 0; i < portion; ++i) {
+      if (decode) {
+        session.Step(tokens);
+      } else {
+        session.Feed(tokens);
+      }
+    }
     rounds->Add(static_cast<double>(tokens.size() * portion) / SecondsSince(begin));
   }
   const auto read = static_cast<double>(model->DecodeWeights());

@@ -122,6 +122,9 @@ EvaluateResult Evaluator::Run(const runtime::Weights& weights, const TokenArray&
   Impl& m = *impl_;
   const uint64_t count = tokens.size();
   if (count < 2) throw InputError("evaluation needs at least two tokens");
+  LW_CHECK(tokens.vocab_size() <= static_cast<int64_t>(m.model.vocab_size()),
+           "evaluation: token ids below ", tokens.vocab_size(), " for a vocabulary of ",
+           m.model.vocab_size());
   const uint64_t last = count - 1;  // inputs are tokens [0, last), targets the ones after
   m.executor->BindParameters(weights, nullptr);
   for (auto& copies : m.state) {

@@ -12,6 +12,10 @@ GradientResult ComputeGradients(const Model& model, const float* weights,
                                 const runtime::Scheduler& scheduler,
                                 std::span<const int32_t> tokens, double label_smoothing) {
   if (tokens.size() < 2) throw InputError("gradients need at least two tokens");
+  for (const int32_t token : tokens) {
+    LW_CHECK(token >= 0 && static_cast<size_t>(token) < model.vocab_size(), "gradients: token ",
+             token, " of ", model.vocab_size());
+  }
   const size_t steps = tokens.size() - 1;
   ModelGraph m = model.Build({.sequences = 1,
                               .steps = steps,

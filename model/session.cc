@@ -76,7 +76,20 @@ void Session::Reset() {
   for (size_t s = 0; s < options_.streams; ++s) Reset(s);
 }
 
+void Session::CheckStream(size_t stream) const {
+  LW_CHECK(stream < options_.streams, "session: stream ", stream, " of ", options_.streams);
+}
+
+// The embedding table is read at them without another look.
+void Session::CheckTokens(std::span<const int32_t> tokens) const {
+  for (const int32_t token : tokens) {
+    LW_CHECK(token >= 0 && static_cast<size_t>(token) < model_.vocab_size(), "session: token ",
+             token, " of ", model_.vocab_size());
+  }
+}
+
 void Session::Reset(size_t stream) {
+  CheckStream(stream);
   positions_[stream] = 0;
   for (size_t i = 0; i < specs_.size(); ++i) std::ranges::fill(State(i, stream, 1), std::byte{0});
 }
@@ -88,7 +101,13 @@ std::span<std::byte> Session::State(size_t spec, size_t stream, size_t count, bo
                                                 count * s.Bytes());
 }
 
+uint64_t Session::position(size_t stream) const {
+  CheckStream(stream);
+  return positions_[stream];
+}
+
 uint64_t Session::room(size_t stream) const {
+  CheckStream(stream);
   if (model_.recurrent() || options_.slide) return std::numeric_limits<uint64_t>::max();
   return options_.cache_capacity - std::min<uint64_t>(positions_[stream], options_.cache_capacity);
 }
@@ -126,22 +145,21 @@ Session::Runner& Session::PrefillRunner(size_t tokens) const {
   return *prefill_.front();
 }
 
-void Session::Feed(std::span<const int32_t> tokens, size_t stream) {
-  LW_CHECK(stream < options_.streams, "session: stream ", stream, " of ", options_.streams);
+size_t Session::Feed(std::span<const int32_t> tokens, size_t stream,
+                     const std::function<bool(size_t fed)>& go_on) {
+  CheckStream(stream);
   LW_CHECK(!tokens.empty(), "session: nothing to feed");
   if (tokens.size() > room(stream)) {
     throw UsageError(StrCat("the text of ", positions_[stream] + tokens.size(),
                             " tokens does not fit the context of ", options_.cache_capacity,
                             "; shorten it or use a longer --ctx"));
   }
-  for (const int32_t token : tokens) {
-    LW_CHECK(token >= 0 && static_cast<size_t>(token) < model_.vocab_size(), "session: token ",
-             token, " of ", model_.vocab_size());
-  }
-  while (!tokens.empty()) {
-    Runner& runner = PrefillRunner(tokens.size());
-    const size_t count = std::min(tokens.size(), runner.steps);
-    Run(runner, stream, tokens.first(count));
+  CheckTokens(tokens);
+  size_t fed = 0;
+  while (fed < tokens.size()) {
+    Runner& runner = PrefillRunner(tokens.size() - fed);
+    const size_t count = std::min(tokens.size() - fed, runner.steps);
+    Run(runner, stream, tokens.subspan(fed, count));
     if (options_.streams == 1) {
       current_ = 1 - current_;
     } else {
@@ -151,14 +169,17 @@ void Session::Feed(std::span<const int32_t> tokens, size_t stream) {
         }
       }
     }
-    tokens = tokens.subspan(count);
+    fed += count;
+    if (go_on && !go_on(fed)) break;
   }
+  return fed;
 }
 
 void Session::Step(std::span<const int32_t> tokens) {
   const size_t count = tokens.size();
   LW_CHECK(count > 0 && count <= options_.streams, "session: ", count, " tokens for ",
            options_.streams, " streams");
+  CheckTokens(tokens);
   for (size_t s = 0; s < count; ++s) {
     if (room(s) == 0) {
       throw UsageError(StrCat("the context of ", options_.cache_capacity, " tokens is full"));
@@ -181,6 +202,7 @@ void Session::CopyStream(size_t from, size_t to) {
 }
 
 std::span<const float> Session::logits(size_t stream) const {
+  CheckStream(stream);
   const size_t vocab = model_.vocab_size();
   return std::span<const float>(logits_).subspan(stream * vocab, vocab);
 }

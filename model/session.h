@@ -3,6 +3,7 @@
 #define LANEWISE_MODEL_SESSION_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -38,8 +39,11 @@ class Session {
   void Reset();
   void Reset(size_t stream);
 
-  // Feeds tokens to one stream; at least one. UsageError when a KV cache would overflow.
-  void Feed(std::span<const int32_t> tokens, size_t stream = 0);
+  // Feeds tokens to one stream; at least one. UsageError when a KV cache would overflow. `go_on` is
+  // called after each chunk with the tokens that are fed; returning false stops there. Returns the
+  // tokens that were fed.
+  size_t Feed(std::span<const int32_t> tokens, size_t stream = 0,
+              const std::function<bool(size_t fed)>& go_on = {});
   // One token for each of the first tokens.size() streams. The streams after them end: they are to
   // be reset, or copied to, before they are fed again.
   void Step(std::span<const int32_t> tokens);
@@ -49,7 +53,7 @@ class Session {
   // Logits after the last token fed to a stream, [vocabulary].
   std::span<const float> logits(size_t stream = 0) const;
   // Tokens fed so far.
-  uint64_t position(size_t stream = 0) const { return positions_[stream]; }
+  uint64_t position(size_t stream = 0) const;
   // Tokens that still fit; the largest number there is for recurrent models.
   uint64_t room(size_t stream = 0) const;
 
@@ -59,11 +63,14 @@ class Session {
   void Restore(const std::vector<NamedTensor>& tensors, uint64_t position,
                const std::string& where);
 
+  bool half_weights() const { return weights_.half != nullptr; }
   size_t MemoryBytes() const;
 
  private:
   struct Runner;  // an executor for a fixed number of sequences and steps
   std::shared_ptr<Runner> MakeRunner(size_t sequences, size_t steps) const;
+  void CheckStream(size_t stream) const;
+  void CheckTokens(std::span<const int32_t> tokens) const;
   void Run(Runner& runner, size_t stream, std::span<const int32_t> tokens);
   Runner& PrefillRunner(size_t tokens) const;
   // Of `count` streams from `stream` on, of one state tensor; `next` is where a run leaves it.

@@ -10,6 +10,7 @@
 #include "model/evaluate.h"
 #include "model/gradients.h"
 #include "model/session.h"
+#include "runtime/check.h"
 #include "runtime/parallel.h"
 
 namespace lanewise::model {
@@ -116,6 +117,28 @@ TEST_CASE("logits after the last token, fed in one piece and token by token") {
       CHECK(std::fabs(static_cast<double>(stepwise.logits()[i]) - expected[i]) < 1e-4);
     }
   }
+}
+
+TEST_CASE("token ids beyond the vocabulary and streams that are none are refused") {
+  const runtime::Scheduler scheduler(1);
+  const Loaded f(kFixtures[0]);
+  const auto vocab = static_cast<int32_t>(f.model->vocab_size());
+  Session session(*f.model, f.weights.data(), scheduler);
+  for (const int32_t wrong : {-1, vocab}) {
+    const std::vector<int32_t> tokens{0, wrong, 0};
+    CHECK_THROWS_AS(session.Feed(tokens), runtime::CheckError);
+    CHECK_THROWS_AS(session.Step({&wrong, 1}), runtime::CheckError);
+    CHECK_THROWS_AS(ComputeGradients(*f.model, f.weights.data(), scheduler, tokens, 0),
+                    runtime::CheckError);
+  }
+  TokenArray tokens(vocab + 1);
+  tokens.Append(std::vector<int32_t>{0, vocab, 0});
+  CHECK_THROWS_AS(Evaluator(*f.model, scheduler).Run(f.weights.data(), tokens, {}),
+                  runtime::CheckError);
+  CHECK_THROWS_AS(session.Reset(1), runtime::CheckError);
+  CHECK_THROWS_AS(session.position(1), runtime::CheckError);
+  CHECK_THROWS_AS(session.room(1), runtime::CheckError);
+  CHECK_THROWS_AS(session.logits(1), runtime::CheckError);
 }
 
 TEST_CASE("the gradient of every parameter, with and without label smoothing") {
