@@ -48,17 +48,20 @@ class GenerateCommand : public Command {
   void DeclareSampling(Options& options);
   void Check(model::FileSystem& files) const;
   std::string ReadPrompt(model::FileSystem& files) const;
-  GenerateReport Turn(Generator& generator, const std::string& prompt);
+  GenerateReport Turn(Generator& generator);
   void Interact(Generator& generator);
   void Summarize(const GenerateReport& report) const;
   Json ToJson(const std::string& prompt, const GenerateReport& report, uint64_t seed) const;
   int RunOne(model::FileSystem& files, const model::LoadedModel& loaded,
-             const model::GenerateOptions& generate);
+             model::GenerateOptions generate);
+  void SayHowToGoOn(Generator& generator) const;
   std::vector<model::TextRequest> Requests(model::FileSystem& files) const;
   int RunSeveral(model::FileSystem& files, const model::LoadedModel& loaded,
                  const model::GenerateOptions& generate);
   void PrintText(size_t index, size_t count, const model::TextRequest& request,
                  const GenerateReport& report) const;
+  // --tokens 0 reads the prompt, and writes nothing.
+  bool echo() const { return !no_echo_ && tokens_ > 0; }
   bool several() const { return batch_.has_value() || !prompts_.empty(); }
 
   std::string path_, prompt_, prompt_file_, prompts_;
@@ -100,7 +103,8 @@ void GenerateCommand::Declare(Options& options) {
 
 void GenerateCommand::DeclareSampling(Options& options) {
   options.Group("Sampling");
-  options.Integer("tokens", "N", &tokens_, 0, int64_t{1} << 40, "tokens to generate at most");
+  options.Integer("tokens", "N", &tokens_, 0, int64_t{1} << 40,
+                  "tokens to generate at most; 0 only reads the prompt");
   options.Number("temp", "T", &sampler_.temperature, {0, 100, false},
                  "temperature: below 1 safer, above 1 wilder; 0 always takes the likeliest token");
   options.Integer("top-k", "K", &top_k_, 0, 1 << 24, "choose among the K likeliest tokens; 0: all");
@@ -145,8 +149,7 @@ std::string GenerateCommand::ReadPrompt(model::FileSystem& files) const {
 }
 
 // Streams unless the answer is JSON.
-GenerateReport GenerateCommand::Turn(Generator& generator, const std::string& prompt) {
-  if (!prompt.empty()) generator.Prompt(prompt);
+GenerateReport GenerateCommand::Turn(Generator& generator) {
   const GenerateReport report = generator.Run();
   if (!common_.json()) {
     if (!report.text.empty() && report.text.back() != '\n') WriteOutput("\n");
@@ -164,9 +167,15 @@ void GenerateCommand::Interact(Generator& generator) {
     if (terminal) Stderr().Prompt("> ");
     const std::optional<std::string> line = ReadInputLine();
     if (!line) break;
-    const GenerateReport report = Turn(generator, (line_is_open ? "\n" : "") + *line + "\n");
+    try {
+      generator.Prompt((line_is_open ? "\n" : "") + *line + "\n");
+    } catch (const model::UsageError& error) {  // too long; the conversation goes on without it
+      Stderr().Error(error.what());
+      continue;
+    }
+    const GenerateReport report = Turn(generator);
     line_is_open = !report.text.empty() && report.text.back() != '\n';
-    if (report.reason == model::StopReason::kContextFull) {
+    if (!generator.HasRoom()) {
       Stderr().Line("The model's context is full; --slide goes on.");
       break;
     }
@@ -204,9 +213,33 @@ void GenerateCommand::Summarize(const GenerateReport& report) const {
   }
 }
 
+void GenerateCommand::SayHowToGoOn(Generator& generator) const {
+  const bool full = !generator.HasRoom();
+  Stderr().Line(
+      "State saved in " + save_state_ +
+      (full ? "; the model's context is full, so it goes on sliding: " : "; go on with: ") +
+      "lanewise generate " + ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_) +
+      (slide_ || full ? " --slide" : "") + (dtype_ == "float32" ? "" : " --dtype " + dtype_));
+}
+
 int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& loaded,
-                            const model::GenerateOptions& generate) {
+                            model::GenerateOptions generate) {
   const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
+  generate.on_text = [&](std::string_view piece) {
+    if (!common_.json() && !piece.empty()) WriteOutput(piece);
+    return StopSignal().load() == 0;
+  };
+  generate.on_prompt = [&](uint64_t read, uint64_t of) {
+    if (read < of) {
+      Stderr().Progress(
+          {"reading the prompt",
+           FormatFixed(100 * static_cast<double>(read) / static_cast<double>(of), 0) + "%"});
+    } else {
+      Stderr().ClearProgress();
+      if (!common_.json() && echo()) WriteOutput(prompt);
+    }
+    return StopSignal().load() == 0;
+  };
   if (SignalExitCode() != 0) return SignalExitCode();
   const auto scheduler = common_.MakeScheduler();
   model::Session session(*loaded.model, loaded.weights(), *scheduler, {.slide = slide_});
@@ -217,15 +250,18 @@ int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& 
   if (interactive_) {
     Interact(generator);
   } else {
-    if (!common_.json() && !no_echo_ && tokens_ > 0) WriteOutput(prompt);
-    const GenerateReport report = Turn(generator, prompt);
-    if (common_.json() && SignalExitCode() == 0) WriteJson(ToJson(prompt, report, sampler_.seed));
+    if (!prompt.empty()) {
+      const EndOnSignal reading;
+      generator.Prompt(prompt);
+    }
+    const GenerateReport report = Turn(generator);
+    Stderr().ClearProgress();
+    if (common_.json()) WriteJson(ToJson(prompt, report, sampler_.seed));
     Summarize(report);
   }
   if (!save_state_.empty()) {
     generator.Save(files, save_state_, hash);
-    Stderr().Line("State saved in " + save_state_ + "; go on with: lanewise generate " +
-                  ShellQuoted(path_) + " --load-state " + ShellQuoted(save_state_));
+    SayHowToGoOn(generator);
   }
   return SignalExitCode();
 }
@@ -272,7 +308,7 @@ void GenerateCommand::PrintText(size_t index, size_t count, const model::TextReq
   std::string text = index == 0 ? "" : "\n";
   text += "--- " + std::to_string(index + 1) + " of " + std::to_string(count) +
           (batch_ ? ", seed " + std::to_string(request.seed) : "") + " ---\n";
-  text += (no_echo_ ? "" : request.prompt) + report.text;
+  text += (echo() ? request.prompt : "") + report.text;
   WriteOutput(text.ends_with('\n') ? text : text + "\n");
 }
 
@@ -307,6 +343,10 @@ int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedMod
     Stderr().Line(std::to_string(total.full) +
                   " stopped: the model's context is full; --slide goes on.");
   }
+  if (total.interrupted > 0) {
+    Stderr().Line(std::to_string(total.interrupted) + " stopped by " + StopSignalName() +
+                  " before their end");
+  }
   return SignalExitCode();
 }
 
@@ -322,13 +362,9 @@ int GenerateCommand::Run(model::FileSystem& files, const Options& /*options*/) {
   if (slide_ && loaded.model->recurrent()) {
     Stderr().Line("Note: --slide is for llama; the context of this model is never full");
   }
-  model::GenerateOptions generate{
+  const model::GenerateOptions generate{
       .sampler = sampler_, .tokens = static_cast<uint64_t>(tokens_), .stop = stop_, .on_text = {}};
   if (several()) return RunSeveral(files, loaded, generate);
-  generate.on_text = [&](std::string_view piece) {
-    if (!common_.json() && !piece.empty()) WriteOutput(piece);
-    return StopSignal().load() == 0;
-  };
   return RunOne(files, loaded, generate);
 }
 

@@ -25,13 +25,13 @@ std::string IdsToText(const std::vector<int32_t>& ids) {
   return text;
 }
 
-std::vector<int32_t> IdsFromText(std::string_view text, int32_t vocab_size,
+std::vector<int32_t> IdsFromText(std::string_view text, size_t vocab_size,
                                  const std::string& where) {
   std::vector<int32_t> ids;
   while (!text.empty()) {
     int32_t id = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-    if (error != std::errc() || id < 0 || id >= vocab_size) {
+    if (error != std::errc() || id < 0 || static_cast<size_t>(id) >= vocab_size) {
       throw InputError(where + ": \"pending\" must be token ids below " +
                        std::to_string(vocab_size));
     }
@@ -40,6 +40,10 @@ std::vector<int32_t> IdsFromText(std::string_view text, int32_t vocab_size,
     if (!text.empty()) text.remove_prefix(1);
   }
   return ids;
+}
+
+const char* DtypeName(const Session& session) {
+  return session.half_weights() ? "bf16" : "float32";
 }
 
 std::string Metadata(const SafetensorsFile& file, const std::string& field) {
@@ -52,30 +56,34 @@ std::string Metadata(const SafetensorsFile& file, const std::string& field) {
 
 }  // namespace
 
-void CheckRoom(size_t tokens, uint64_t room, const std::string& where) {
-  if (tokens <= room) return;
-  throw UsageError(where + " has " + std::to_string(tokens) +
-                   " tokens; the model's context has room for " + std::to_string(room) +
-                   "; shorten it, or let it slide (--slide)");
-}
-
 Generator::Generator(Session& session, const Tokenizer& tokenizer, size_t vocab_size,
                      const GenerateOptions& options)
-    : session_(session), tokenizer_(tokenizer), text_(tokenizer, vocab_size, options) {}
+    : session_(session), text_(tokenizer, vocab_size, options) {}
 
-void Generator::FeedPending() {
-  CheckRoom(text_.pending().size(), session_.room());
+// Feeds what is pending but for the last `kept` tokens. False where on_prompt stopped it: then the
+// rest is pending.
+bool Generator::Feed(size_t kept) {
+  std::vector<int32_t>& pending = text_.pending();
+  if (pending.size() <= kept) return true;
+  const size_t count = pending.size() - kept;
   const double begin = Now();
-  session_.Feed(text_.pending());
-  text_.pending().clear();
+  const auto& on_prompt = text_.options().on_prompt;
+  const size_t fed = session_.Feed(std::span(pending).first(count), 0, [&](size_t read) {
+    return !on_prompt || on_prompt(read, count);
+  });
+  pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(fed));
   text_.report().prompt_seconds = Now() - begin;
+  return fed == count;
 }
 
 GenerateReport Generator::Run() {
   text_.Begin();
   GenerateReport& report = text_.report();
-  if (text_.options().tokens == 0) return report;
-  FeedPending();
+  CheckRoom(text_.pending().size(), session_.room());
+  // Without a token to draw, the last one waits for the turn that needs its logits.
+  const bool draws = text_.options().tokens > 0;
+  if (!Feed(draws ? 0 : 1)) report.reason = StopReason::kInterrupted;
+  if (!draws || report.reason == StopReason::kInterrupted) return report;
   const double begin = Now();
   while (text_.Draw(session_.logits())) {
     if (session_.room() == 0) {
@@ -90,16 +98,11 @@ GenerateReport Generator::Run() {
 }
 
 void Generator::Save(FileSystem& files, const std::string& path, uint64_t model_hash) {
-  // All but the last token go into the state: its logits are made when the text goes on.
-  std::vector<int32_t>& pending = text_.pending();
-  if (pending.size() > 1 && pending.size() - 1 <= session_.room()) {
-    session_.Feed(std::span(pending).first(pending.size() - 1));
-    pending.erase(pending.begin(), pending.end() - 1);
-  }
   const StringMap metadata = {{"format", kStateFormat},
                               {"model_hash", ChecksumText(model_hash)},
+                              {"dtype", DtypeName(session_)},
                               {"position", std::to_string(session_.position())},
-                              {"pending", IdsToText(pending)}};
+                              {"pending", IdsToText(text_.pending())}};
   WriteFileAtomically(
       files, path, [&](File& file) { WriteSafetensors(file, session_.StateSources(), metadata); });
 }
@@ -110,6 +113,10 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
     throw InputError(path + ": \"format\" is not " + kStateFormat);
   }
   if (Metadata(file, "model_hash") != ChecksumText(model_hash)) {
+    const auto dtype = file.metadata().find("dtype");  // states of earlier versions have none
+    if (dtype != file.metadata().end() && dtype->second != DtypeName(session_)) {
+      throw InputError(path + ": was saved with --dtype " + dtype->second + "; give the same");
+    }
     throw InputError(path + ": was saved with another model (" + Metadata(file, "model_hash") +
                      "; this one is " + ChecksumText(model_hash) + ")");
   }
@@ -129,7 +136,7 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
     tensors.push_back(MakeNamedTensor(view, file.owner()));
   }
   session_.Restore(tensors, position, path);
-  text_.Resume(IdsFromText(Metadata(file, "pending"), tokenizer_.vocab_size(), path));
+  text_.Resume(IdsFromText(Metadata(file, "pending"), session_.logits().size(), path));
 }
 
 }  // namespace lanewise::model

@@ -20,26 +20,26 @@ class Generator {
             const GenerateOptions& options);
 
   // The text goes on with this. At the beginning it follows the tokenizer's BOS, if there is one.
-  void Prompt(std::string_view text) { text_.Prompt(text); }
+  // UsageError, and the text stays as it was, where it does not fit the model's context.
+  void Prompt(std::string_view text) { text_.Prompt(text, session_.room()); }
   // One turn. Without any prompt at the beginning the model starts after a BOS or a newline.
-  // UsageError where the prompt does not fit the model's context.
+  // UsageError where the context is full, InputError where the model's outputs are not finite.
   GenerateReport Run();
+  // Whether another turn has room.
+  bool HasRoom() { return text_.pending().size() <= session_.room() && session_.room() > 0; }
 
   // The state after all that was said, to be continued by Load in another process. `model_hash` is
-  // kept with it; InputError where another model is given or the file is not such a state.
+  // kept with it; InputError where another model, or the same with weights of another type, is
+  // given or the file is not such a state.
   void Save(FileSystem& files, const std::string& path, uint64_t model_hash);
   void Load(FileSystem& files, const std::string& path, uint64_t model_hash);
 
  private:
-  void FeedPending();
+  bool Feed(size_t kept);
 
   Session& session_;
-  const Tokenizer& tokenizer_;
   TextStream text_;
 };
-
-// UsageError where so many tokens do not fit; `where` names the prompt.
-void CheckRoom(size_t tokens, uint64_t room, const std::string& where = "the prompt");
 
 }  // namespace lanewise::model
 

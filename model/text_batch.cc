@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "kernels/matmul.h"
-#include "model/generate.h"
 #include "model/session.h"
 
 namespace lanewise::model {
@@ -70,11 +69,13 @@ class Batch {
   TextBatchReport Run() {
     for (;;) {
       Replace();
-      if (live_.empty() || (options_.on_step && !options_.on_step(total_))) break;
-      Step();
+      if (live_.empty()) return total_;
+      if (GoOn()) {
+        Step();
+      } else {
+        for (Live& live : live_) Interrupt(live);
+      }
     }
-    for (const auto& [index, report] : finished_) options_.on_finished(index, report);
-    return total_;
   }
 
  private:
@@ -86,6 +87,16 @@ class Batch {
     bool over;
   };
 
+  bool GoOn() {
+    if (!stopped_) stopped_ = options_.on_step && !options_.on_step(total_);
+    return !stopped_;
+  }
+
+  static void Interrupt(Live& live) {
+    live.over = true;
+    live.text->report().reason = StopReason::kInterrupted;
+  }
+
   // Takes out the texts that are over. Others take their place: new ones, and at the end the last
   // stream's, so that the streams in use are the first ones.
   void Replace() {
@@ -95,7 +106,7 @@ class Batch {
         continue;
       }
       if (s < live_.size()) Finish(live_[s]);
-      if (next_ < requests_.size()) {
+      if (next_ < requests_.size() && !stopped_) {
         if (s == live_.size()) live_.emplace_back();
         live_[s] = Start(s, next_++);
       } else if (s < live_.size()) {
@@ -125,12 +136,16 @@ class Batch {
       session_.CopyStream(0, stream);
     } else {
       session_.Reset(stream);
-      session_.Feed(live.text->pending(), stream);
-      total_.prompt_tokens += live.text->pending().size();
+      total_.prompt_tokens +=
+          session_.Feed(live.text->pending(), stream, [this](size_t) { return GoOn(); });
     }
     live.begin = Now();
     live.text->report().prompt_seconds = live.begin - begin;
     total_.prompt_seconds += live.begin - begin;
+    if (stopped_) {
+      Interrupt(live);
+      return live;
+    }
     live.over = !Draw(*live.text, stream);
     ++total_.tokens;
     return live;
@@ -142,6 +157,7 @@ class Batch {
     if (report.tokens > 0) report.seconds = Now() - live.begin;
     ++total_.texts;
     if (report.reason == StopReason::kContextFull) ++total_.full;
+    if (report.reason == StopReason::kInterrupted) ++total_.interrupted;
     finished_.emplace(live.index, std::move(report));
     while (!finished_.empty() && finished_.begin()->first == delivered_) {
       options_.on_finished(delivered_++, finished_.begin()->second);
@@ -180,7 +196,7 @@ class Batch {
   std::vector<int32_t> tokens_;
   std::map<size_t, GenerateReport> finished_;  // but not delivered: one before them is not finished
   size_t next_ = 0, delivered_ = 0;
-  bool stepped_ = false;
+  bool stepped_ = false, stopped_ = false;
   TextBatchReport total_;
 };
 

@@ -21,8 +21,9 @@ struct TextRequest {
 };
 
 struct TextBatchReport {
-  size_t texts = 0;  // finished
-  size_t full = 0;   // of these, ended because the context was full
+  size_t texts = 0;        // given to on_finished
+  size_t full = 0;         // of these, ended because the context was full
+  size_t interrupted = 0;  // or because on_step said so
   uint64_t prompt_tokens = 0, tokens = 0;
   double prompt_seconds = 0, seconds = 0;
 };
@@ -32,7 +33,8 @@ struct TextBatchOptions {
   bool slide = false;    // as SessionOptions
   // Called with each text, in the order of the requests, once it and those before it are finished.
   std::function<void(size_t index, const GenerateReport& report)> on_finished;
-  // Called before each step. Returning false stops; texts that are not finished are dropped.
+  // Called before each step and after each chunk of a prompt. Returning false stops: texts that
+  // were begun end there, as interrupted; others are left out.
   std::function<bool(const TextBatchReport& so_far)> on_step;
 };
 

@@ -1,6 +1,9 @@
 #include "model/text_stream.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "model/error.h"
 
 namespace lanewise::model {
 
@@ -41,11 +44,19 @@ bool StopFilter::Push(std::string_view text, std::string* out) {
   return true;
 }
 
+void CheckRoom(size_t tokens, uint64_t room, const std::string& where) {
+  if (tokens <= room) return;
+  throw UsageError(where + " has " + std::to_string(tokens) +
+                   " tokens; the model's context has room for " + std::to_string(room) +
+                   "; shorten it, or let it slide (--slide)");
+}
+
 TextStream::TextStream(const Tokenizer& tokenizer, size_t vocab_size,
                        const GenerateOptions& options)
     : tokenizer_(tokenizer),
       options_(options),
-      sampler_(options.sampler, vocab_size),
+      drawn_from_(std::min(vocab_size, static_cast<size_t>(tokenizer.vocab_size()))),
+      sampler_(options.sampler, drawn_from_),
       filter_(options.stop) {}
 
 void TextStream::Open() {
@@ -54,9 +65,11 @@ void TextStream::Open() {
   if (tokenizer_.bos_id() >= 0) pending_.push_back(tokenizer_.bos_id());
 }
 
-void TextStream::Prompt(std::string_view text) {
+void TextStream::Prompt(std::string_view text, uint64_t room) {
   Open();
-  for (const int32_t id : tokenizer_.Encode(text)) {
+  const std::vector<int32_t> ids = tokenizer_.Encode(text);
+  CheckRoom(pending_.size() + ids.size(), room);
+  for (const int32_t id : ids) {
     pending_.push_back(id);
     sampler_.Observe(id);
   }
@@ -84,7 +97,12 @@ bool TextStream::Emit(const std::string& piece) {
 }
 
 bool TextStream::Draw(std::span<const float> logits) {
-  const int32_t token = sampler_.Next(logits);
+  if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); })) {
+    throw InputError(
+        "the model's outputs are not finite; its weights are too large: the file is damaged, or "
+        "its training diverged");
+  }
+  const int32_t token = sampler_.Next(logits.first(drawn_from_));
   pending_ = {token};
   ++report_.tokens;
   if (token == tokenizer_.eos_id() || token == tokenizer_.bos_id()) {

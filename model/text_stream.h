@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,6 +24,9 @@ struct GenerateOptions {
   // Called with each piece of text, whole UTF-8 sequences where the text has them; also with empty
   // pieces, once a token. Returning false stops.
   std::function<bool(std::string_view piece)> on_text;
+  // Called while a prompt is read with the tokens that are, at last with all of them. Returning
+  // false stops.
+  std::function<bool(uint64_t read, uint64_t of)> on_prompt = {};
 };
 
 enum class StopReason { kLength, kStopText, kEndOfText, kContextFull, kInterrupted };
@@ -52,15 +56,20 @@ class StopFilter {
   std::string held_;
 };
 
+// UsageError where so many tokens do not fit; `where` names the prompt.
+void CheckRoom(size_t tokens, uint64_t room, const std::string& where = "the prompt");
+
 // What was said over any number of turns. A turn: Prompt any number of times, Begin, feed
 // `pending`, then Draw and feed in turns until Draw says that it is over, End.
 class TextStream {
  public:
-  // The tokenizer outlives the stream.
+  // The tokenizer outlives the stream. A vocabulary may be larger than the tokenizer's; what it
+  // does not have is never drawn.
   TextStream(const Tokenizer& tokenizer, size_t vocab_size, const GenerateOptions& options);
 
   // The text goes on with this. At the beginning it follows the tokenizer's BOS, if there is one.
-  void Prompt(std::string_view text);
+  // UsageError, and the text stays as it was, where more than `room` tokens would be pending.
+  void Prompt(std::string_view text, uint64_t room = std::numeric_limits<uint64_t>::max());
   // Goes on where the stream of another process had these tokens pending.
   void Resume(std::vector<int32_t> pending);
 
@@ -82,6 +91,7 @@ class TextStream {
 
   const Tokenizer& tokenizer_;
   GenerateOptions options_;
+  size_t drawn_from_;  // the ids below
   Sampler sampler_;
   std::vector<int32_t> pending_;
   bool open_ = false;

@@ -1,6 +1,7 @@
 // generate --batch and --prompts: several texts, each as it is alone.
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -65,6 +66,17 @@ void CheckRefusal(const Words& words, int code, const Words& parts,
   for (const std::string& part : parts) CHECK(Contains(result.messages, part));
 }
 
+// A llama with a context of 24 bytes.
+std::string TrainLlama(const TemporaryFolder& folder, const Words& more = {}) {
+  const std::string data = kGolden + "/slot_rnn/prompt.txt", run = folder / "run";
+  const Words train = {"train", "--model",  "llama", "--data",  data, "--tokenizer",
+                       "byte",  "--layers", "1",     "--dim",   "16", "--heads",
+                       "2",     "--ctx",    "24",    "--batch", "2",  "--steps",
+                       "1",     "--out",    run,     "--quiet"};
+  REQUIRE(RunLanewise(train + more).code == 0);
+  return run;
+}
+
 }  // namespace
 
 TEST_CASE("--batch: sample i is the text of seed + i, however many there are") {
@@ -110,12 +122,7 @@ TEST_CASE("--prompts: a text for each line, of files and standard input") {
 
 TEST_CASE("--prompts on a transformer: full and sliding contexts, prompts that are too long") {
   const TemporaryFolder folder;
-  const std::string data = kGolden + "/slot_rnn/prompt.txt", run = folder / "run";
-  REQUIRE(
-      RunLanewise({"train", "--model", "llama", "--data",  data, "--tokenizer", "byte", "--layers",
-                   "1",     "--dim",   "16",    "--heads", "2",  "--ctx",       "24",   "--batch",
-                   "2",     "--steps", "1",     "--out",   run,  "--quiet"})
-          .code == 0);
+  const std::string run = TrainLlama(folder);
   const std::string file = folder.Write("prompts.txt", "a\nsome words\nup to the last token.\n");
   const Words base = {"generate", run, "--tokens", "40", "--temp", "0.9"};
   const Words prompts = {"a", "some words", "up to the last token."};
@@ -156,11 +163,100 @@ TEST_CASE("--batch: progress on a terminal, and what a signal leaves") {
       RunLanewise(base + Words{"--batch", "3", "--tokens", "50"}, {.terminal_columns = 80});
   CHECK(live.code == 0);
   CHECK(Contains(live.messages, "0/3 texts"));
-  // Texts that are not finished are not printed.
+  // Texts that were begun are printed as they are.
   const RunResult stopped =
       RunLanewise(base + Words{"--batch", "2", "--tokens", "100000000"},
-                  {.terminal_columns = 80, .signal = 2, .signal_when = "texts"});
+                  {.terminal_columns = 80, .signal = 2, .signal_when = "0/2 texts"});
   CHECK(stopped.code == 130);
-  CHECK(stopped.output.empty());
+  CHECK(Contains(stopped.messages, " stopped by Ctrl-C before their end"));
+  std::istringstream lines(stopped.output);
+  std::string line;
+  REQUIRE(std::getline(lines, line));
+  CHECK(Json::parse(line)["stop_reason"] == "interrupted");
   CHECK(RunLanewise(base + Words{"--batch", "2"}, {.close_output = true}).code == 141);
+}
+
+TEST_CASE("a signal ends a prompt that takes long to read, and JSON says so") {
+  const TemporaryFolder folder;
+  const std::string file = folder.Write("long.txt", std::string(4 << 20, 'e'));
+  const std::string state = folder / "state";
+  const RunResult stopped =
+      RunLanewise({"generate", kChar, "--prompt-file", file, "--json", "--save-state", state},
+                  {.terminal_columns = 80, .signal = 15, .signal_when = "reading the prompt"});
+  CHECK(stopped.code == 143);
+  const Json json = Json::parse(stopped.output, nullptr, false);
+  REQUIRE(json.is_object());
+  CHECK(json["stop_reason"] == "interrupted");
+  CHECK(json["tokens"] == 0);
+  CHECK(std::filesystem::exists(state));
+}
+
+TEST_CASE("--tokens 0 reads the prompt and prints no text, of one or of several") {
+  const Words base = {"generate", kChar, "--prompt", "The ", "--tokens", "0"};
+  CHECK(RunLanewise(base).output.empty());
+  CHECK_FALSE(Contains(RunLanewise(base + Words{"--batch", "2"}).output, "The "));
+  CHECK(Alone(base)["prompt"] == "The ");
+}
+
+TEST_CASE("states of a transformer: what is saved can be loaded as the message says") {
+  const TemporaryFolder folder;
+  const std::string run = TrainLlama(folder), state = folder / "state";
+  const Words base = {"generate", run, "--temp", "0", "--no-echo"};
+  const Words save = {"--save-state", state};
+  const auto load = [&](const Words& more) {
+    return RunLanewise(base + Words{"--load-state", state, "--tokens", "3"} + more);
+  };
+  // Nothing is printed or saved of a prompt that is too long.
+  for (const char* tokens : {"0", "9"}) {
+    CheckRefusal({"generate", run, "--prompt", std::string(30, 'b'), "--tokens", tokens,
+                  "--save-state", state},
+                 2, {"the prompt has 30 tokens", "room for 24"});
+  }
+  CHECK_FALSE(std::filesystem::exists(state));
+
+  const RunResult some = RunLanewise(base + save + Words{"--prompt", "a", "--tokens", "9"});
+  CHECK(Contains(some.messages, "go on with: lanewise generate"));
+  CHECK_FALSE(Contains(some.messages, "--slide"));
+  CHECK(load({}).code == 0);
+  // A full context can only slide.
+  const RunResult full = RunLanewise(base + save + Words{"--prompt", "a", "--tokens", "50"});
+  CHECK(Contains(full.messages, "context is full, so it goes on sliding: lanewise generate"));
+  CHECK(Contains(full.messages, "/state --slide"));
+  CHECK(load({}).code == 2);
+  const RunResult slid = load({"--slide"});
+  CHECK(slid.code == 0);
+  const Words prompt = {"--prompt", "a", "--slide", "--json"};
+  const std::string whole = Alone(base + prompt + Words{"--tokens", "27"})["text"];
+  const std::string first = Alone(base + prompt + Words{"--tokens", "24"})["text"];
+  CHECK(Json::parse(load({"--slide", "--json"}).output)["text"] == whole.substr(first.size()));
+
+  const RunResult half = RunLanewise(
+      base + save + Words{"--prompt", "a", "--tokens", "50", "--slide", "--dtype", "bf16"});
+  CHECK(Contains(half.messages, "--slide --dtype bf16"));
+  CheckRefusal(base + Words{"--load-state", state, "--slide"}, 3, {"saved with --dtype bf16"});
+  CHECK(load({"--slide", "--dtype", "bf16"}).code == 0);
+}
+
+TEST_CASE("a conversation goes on after a line that is too long") {
+  const TemporaryFolder folder;
+  const std::string run = TrainLlama(folder), state = folder / "state";
+  const RunResult talk = RunLanewise(
+      {"generate", run, "--interactive", "--tokens", "2", "--temp", "0", "--save-state", state},
+      {.input = "a\n" + std::string(40, 'b') + "\nc\n"});
+  CAPTURE(talk.messages);
+  CHECK(talk.code == 0);
+  CHECK(Contains(talk.messages, "the prompt has 42 tokens"));
+  CHECK(std::filesystem::exists(state));
+  const RunResult without = RunLanewise(
+      {"generate", run, "--interactive", "--tokens", "2", "--temp", "0"}, {.input = "a\nc\n"});
+  CHECK(talk.output == without.output);
+}
+
+TEST_CASE("a vocabulary larger than the tokenizer's: what has no text is never drawn") {
+  const TemporaryFolder folder;
+  const std::string run = TrainLlama(folder, {"--vocab", "2000"}), state = folder / "state";
+  const Json first = Alone({"generate", run, "--prompt", "a", "--tokens", "12", "--temp", "50",
+                            "--top-p", "1", "--save-state", state});
+  CHECK(!first["text"].get<std::string>().empty());
+  CHECK(RunLanewise({"generate", run, "--load-state", state, "--tokens", "2"}).code == 0);
 }

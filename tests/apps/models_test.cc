@@ -352,7 +352,7 @@ TEST_CASE("a reader that has gone ends the program without a word") {
   CHECK(RunLanewise({"eval", kChar, "--data", kPrompt}, {.output_path = "/dev/full"}).code == 4);
 }
 
-TEST_CASE("a signal ends a text after a whole token, and JSON whole or not at all") {
+TEST_CASE("a signal ends a text after a whole token, and JSON has what there is") {
   for (const int signal : {2, 15}) {
     const RunResult stopped =
         RunLanewise({"generate", kChar, "--prompt", "x", "--tokens", "100000000"},
@@ -361,7 +361,8 @@ TEST_CASE("a signal ends a text after a whole token, and JSON whole or not at al
     CHECK(stopped.output.back() == '\n');
   }
   const RunResult json = RunLanewise(
-      {"generate", kChar, "--prompt", "x", "--tokens", "100000000", "--json"}, {.signal = 2});
+      {"generate", kChar, "--prompt", std::string(2000, 'x'), "--tokens", "100000000", "--json"},
+      {.terminal_columns = 80, .signal = 2, .signal_when = "prompt"});
   CHECK(json.code == 130);
-  CHECK(json.output.empty());
+  CHECK(Json::parse(json.output, nullptr, false)["stop_reason"] == "interrupted");
 }

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -270,7 +271,24 @@ TEST_CASE("a prompt that does not fit is named before anything is written; none 
   CHECK(empty.total.prompt_tokens == 0);
 }
 
-TEST_CASE("stopping keeps what is finished") {
+TEST_CASE("only ids that the tokenizer has are drawn, and only from numbers") {
+  const TinyData tiny;
+  const auto known = static_cast<size_t>(tiny.tokenizer->vocab_size());
+  TextStream stream(*tiny.tokenizer, known + 9, {});
+  std::vector<float> logits(known + 9, 0.0F);
+  logits[known + 3] = 100;
+  stream.Begin();
+  for (int i = 0; i < 20; ++i) {
+    stream.Draw(logits);
+    CHECK(stream.pending()[0] < tiny.tokenizer->vocab_size());
+  }
+  for (const float wrong : {NAN, INFINITY, -INFINITY}) {
+    logits[1] = wrong;
+    CHECK(Contains(MessageOf<InputError>([&] { stream.Draw(logits); }), "not finite"));
+  }
+}
+
+TEST_CASE("stopping keeps what is finished, and what was begun") {
   const TinyData tiny;
   const runtime::Scheduler scheduler(1);
   const Loaded f(Configs(tiny.tokenizer->vocab_size())[1]);
@@ -288,5 +306,7 @@ TEST_CASE("stopping keeps what is finished") {
   CHECK(total.texts == order.size());
   CHECK(order.size() > 0);
   CHECK(order.size() < requests.size());
-  CHECK(std::is_sorted(order.begin(), order.end()));
+  CHECK(total.interrupted > 0);
+  CHECK(total.interrupted <= order.size());
+  for (size_t i = 0; i < order.size(); ++i) CHECK(order[i] == i);
 }
