@@ -47,6 +47,8 @@ class EvalCommand : public Command {
   }
 
   int Run(model::FileSystem& files, const Options& options) override {
+    // Nothing is left behind, and a pass over long windows may take minutes.
+    const EndOnSignal measuring;
     common_.Apply(files);
     input_.Check(options);
     if (ctx_ && stride_ && *stride_ > *ctx_) {
@@ -62,18 +64,20 @@ class EvalCommand : public Command {
     const model::TokenArray tokens = input_.Read(files, loaded);
     const auto scheduler = common_.MakeScheduler();
     model::Evaluator evaluator(*loaded.model, *scheduler, static_cast<size_t>(ctx_.value_or(0)),
-                               static_cast<size_t>(stride_.value_or(0)), dtype_ == "bf16");
+                               static_cast<size_t>(stride_.value_or(0)), dtype_ == "bf16",
+                               tokens.size());
     model::EvaluateOptions evaluate;
     evaluate.per_token = per_token_;
     evaluate.progress = [left = TimeLeft()](double done) mutable {
       Stderr().Progress({"evaluating", FormatFixed(100 * done, 0) + "%", left.At(done)});
-      return StopSignal().load() == 0;
+      return true;
     };
     const model::EvaluateResult result = evaluator.Run(loaded.weights(), tokens, evaluate);
     Stderr().ClearProgress();
-    if (SignalExitCode() != 0) {
-      Stderr().Line("Stopped by " + std::string(StopSignalName()) + ": no result");
-      return SignalExitCode();
+    if (!std::isfinite(result.cross_entropy)) {
+      throw model::InputError(loaded.file.path +
+                              ": the model's outputs are not finite; its weights are damaged, or "
+                              "its training diverged");
     }
     common_.json() ? PrintJson(result) : Print(result);
     return 0;

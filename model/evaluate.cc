@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "model/error.h"
@@ -15,15 +16,27 @@ namespace {
 constexpr size_t kChunk = 512;         // steps of a recurrent model's pass
 constexpr size_t kBatchTokens = 2048;  // rows of a pass over windows
 
+constexpr uint64_t kAnyLength = std::numeric_limits<uint64_t>::max();
+
 // Windows of one pass over a text.
 struct PassShape {
-  size_t steps = 0, sequences = 1;
+  size_t steps = 0, sequences = 1, stride = 0;
 };
 
-PassShape ShapeOfPass(const Model& model, size_t ctx) {
-  if (model.recurrent()) return {.steps = kChunk, .sequences = 1};
+PassShape ShapeOfPass(const Model& model, size_t ctx, size_t stride, uint64_t most_tokens) {
+  if (model.recurrent()) return {.steps = kChunk, .sequences = 1, .stride = kChunk};
   const size_t window = ctx == 0 ? model.context() : ctx;
-  return {.steps = window, .sequences = std::max<size_t>(1, kBatchTokens / window)};
+  if (stride > window) {
+    throw UsageError(
+        runtime::StrCat("--stride ", stride, " is longer than the window of ", window));
+  }
+  const uint64_t inputs = std::max<uint64_t>(most_tokens, 2) - 1;  // the last is only a target
+  const auto steps = static_cast<size_t>(std::min<uint64_t>(window, inputs));
+  const size_t step = stride == 0 ? steps : std::min(stride, steps);
+  const uint64_t windows = inputs / step + (inputs % step > 0 ? 1 : 0);
+  const uint64_t fitting = std::max<size_t>(1, kBatchTokens / steps);
+  return {
+      .steps = steps, .sequences = static_cast<size_t>(std::min(windows, fitting)), .stride = step};
 }
 
 ModelGraph BuildPass(const Model& model, const PassShape& shape, bool half_weights) {
@@ -37,21 +50,17 @@ ModelGraph BuildPass(const Model& model, const PassShape& shape, bool half_weigh
 }  // namespace
 
 size_t PlanEvaluationMemory(const Model& model, size_t ctx, size_t workers, bool half_weights) {
-  const ModelGraph pass = BuildPass(model, ShapeOfPass(model, ctx), half_weights);
+  const ModelGraph pass = BuildPass(model, ShapeOfPass(model, ctx, 0, kAnyLength), half_weights);
   return runtime::MakePlan(pass.graph, workers).arena_bytes;
 }
 
 struct Evaluator::Impl {
-  Impl(const Model& m, const runtime::Scheduler& s, size_t ctx, size_t stride_in, bool half_weights)
-      : model(m), scheduler(s) {
-    const PassShape shape = ShapeOfPass(m, ctx);
-    steps = shape.steps;
-    sequences = shape.sequences;
-    stride = m.recurrent() || stride_in == 0 ? steps : stride_in;
-    if (stride > steps) {
-      throw UsageError(
-          runtime::StrCat("--stride ", stride, " is longer than the window of ", steps));
-    }
+  Impl(const Model& m, const runtime::Scheduler& s, const PassShape& shape, bool half_weights)
+      : model(m),
+        scheduler(s),
+        steps(shape.steps),
+        stride(shape.stride),
+        sequences(shape.sequences) {
     ports = BuildPass(m, shape, half_weights);
     auto graph = std::make_shared<const runtime::Graph>(std::move(ports.graph));
     auto plan =
@@ -110,8 +119,9 @@ struct Evaluator::Impl {
 };
 
 Evaluator::Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx,
-                     size_t stride, bool half_weights)
-    : impl_(std::make_unique<Impl>(model, scheduler, ctx, stride, half_weights)) {}
+                     size_t stride, bool half_weights, uint64_t most_tokens)
+    : impl_(std::make_unique<Impl>(model, scheduler, ShapeOfPass(model, ctx, stride, most_tokens),
+                                   half_weights)) {}
 
 Evaluator::~Evaluator() = default;
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -35,9 +36,12 @@ struct EvaluateResult {
 // the one before, and counts only the targets that none before it counted.
 class Evaluator {
  public:
-  // half_weights: products read Weights::half.
+  // half_weights: products read Weights::half. most_tokens: of the texts to come; windows are no
+  // longer, and no more in a pass, than these fill.
   Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx = 0,
-            size_t stride = 0, bool half_weights = false);
+            size_t stride = 0, bool half_weights = false,
+            uint64_t most_tokens = std::numeric_limits<uint64_t>::max());
+  // InputError below two tokens.
   ~Evaluator();
   EvaluateResult Run(const runtime::Weights& weights, const TokenArray& tokens,
                      const EvaluateOptions& options);

@@ -99,8 +99,7 @@ bool TextStream::Emit(const std::string& piece) {
 bool TextStream::Draw(std::span<const float> logits) {
   if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); })) {
     throw InputError(
-        "the model's outputs are not finite; its weights are too large: the file is damaged, or "
-        "its training diverged");
+        "the model's outputs are not finite; its weights are damaged, or its training diverged");
   }
   const int32_t token = sampler_.Next(logits.first(drawn_from_));
   pending_ = {token};

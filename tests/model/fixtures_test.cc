@@ -100,6 +100,30 @@ TEST_CASE("cross-entropy of each token, as the reference has it") {
   }
 }
 
+TEST_CASE("windows are no longer than the text to evaluate") {
+  const runtime::Scheduler scheduler(2);
+  for (const Fixture& fixture : kFixtures) {
+    CAPTURE(fixture.model);
+    Loaded f(fixture);
+    if (f.model->recurrent()) continue;
+    TokenArray tokens(static_cast<int32_t>(f.model->vocab_size()));
+    tokens.Append(std::span(f.tokens).first(8));
+    // A window of the text's length, one that is longer, and windows that overlap.
+    for (const auto& [ctx, stride] : {std::pair<size_t, size_t>{7, 0}, {2000, 0}, {4, 2}}) {
+      Evaluator any(*f.model, scheduler, ctx, stride);
+      Evaluator fitting(*f.model, scheduler, ctx, stride, /*half_weights=*/false, tokens.size());
+      CHECK(fitting.MemoryBytes() < any.MemoryBytes() / 4);
+      const EvaluateResult a = any.Run(f.weights.data(), tokens, {.per_token = true});
+      const EvaluateResult b = fitting.Run(f.weights.data(), tokens, {.per_token = true});
+      REQUIRE(a.targets == 7);
+      REQUIRE(b.token_cross_entropy.size() == 7);
+      for (size_t t = 0; t < 7; ++t) {
+        CHECK(std::fabs(a.token_cross_entropy[t] - b.token_cross_entropy[t]) < 1e-4F);
+      }
+    }
+  }
+}
+
 TEST_CASE("logits after the last token, fed in one piece and token by token") {
   const runtime::Scheduler scheduler(2);
   for (const Fixture& fixture : kFixtures) {
