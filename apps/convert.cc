@@ -43,8 +43,9 @@ class ConvertCommand : public Command {
   int Run(model::FileSystem& files, const Options& options) override {
     common_.Apply(files);
     const model::ModelFile file = model::OpenModel(files, in_);
-    // Builds the model, so that sizes and tensors that do not fit together are found here.
+    // Sizes and tensors that do not fit together are found here, not when OUT is loaded.
     const auto built = model::MakeModel(file.config, file.path);
+    model::CheckWeights(file, built->params());
     const bool single = out_.ends_with(".bin");
     if (options.Given("version") && (!single || built->kind() != "llama")) {
       throw model::UsageError("--version is for llama models and an OUT that ends in .bin");
@@ -62,6 +63,11 @@ class ConvertCommand : public Command {
       }
     } else if (single) {
       model::WriteSeedRnn(files, out_, file);
+      if (model::GetString(file.tokenizer, "kind", file.path) == "char") {
+        Stderr().Line(
+            "Note: this format has no tokens for bytes outside the model's alphabet: they are read "
+            "as other characters");
+      }
     } else {
       WriteFolder(files, file);
     }

@@ -140,6 +140,7 @@ std::string DescribeData(const Json& training) {
 void InfoCommand::Describe(model::FileSystem& files) const {
   const model::ModelFile file = model::OpenModel(files, path_);
   const auto built = model::MakeModel(file.config, file.path);
+  model::CheckWeights(file, built->params());
   const std::optional<model::Checkpoint> checkpoint = FindCheckpoint(files, path_);
   std::vector<model::CheckpointInfo> all;
   if (model::IsDirectory(files, path_)) all = model::CheckpointStore(files, path_, 1).List();

@@ -1,6 +1,8 @@
 #include "apps/text_input.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 
 #include "apps/format.h"
 #include "apps/signals.h"
@@ -17,6 +19,26 @@ std::function<void(double)> ReadingProgress() {
     Stderr().Progress({"reading the text", FormatFixed(100 * done, 0) + "%", time});
   };
 }
+
+namespace {
+
+// Bytes for which the seed's table of characters has no token of their own.
+uint64_t CountUnknown(const model::Tokenizer& tokenizer, std::span<const std::string_view> texts) {
+  if (tokenizer.kind() != "seed-char") return 0;
+  std::array<bool, 256> unknown;
+  for (size_t byte = 0; byte < unknown.size(); ++byte) {
+    const std::string text(1, static_cast<char>(byte));
+    unknown[byte] = tokenizer.Decode(tokenizer.Encode(text)) != text;
+  }
+  uint64_t count = 0;
+  for (const std::string_view text : texts) {
+    count += static_cast<uint64_t>(std::ranges::count_if(
+        text, [&](char c) { return unknown[static_cast<unsigned char>(c)]; }));
+  }
+  return count;
+}
+
+}  // namespace
 
 void TextInput::Declare(Options& options) {
   options.Exclusive("data");
@@ -39,7 +61,8 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
   if (from_ids()) {
     tokens = model::ReadTokenIds(files, ids_, static_cast<int32_t>(loaded.model->vocab_size()));
   } else {
-    const model::Tokenizer& tokenizer = loaded.RequireTokenizer();
+    const model::Tokenizer& tokenizer =
+        loaded.RequireTokenizer(", or give token ids (--token-ids)");
     std::vector<std::string> paths = data_;
 #if !defined(_WIN32)
     std::ranges::replace(paths, std::string("-"), std::string("/dev/stdin"));
@@ -51,6 +74,11 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
           show(static_cast<double>(bytes) / static_cast<double>(corpus.bytes()));
         });
     Stderr().ClearProgress();
+    if (const uint64_t unknown = CountUnknown(tokenizer, corpus.texts()); unknown > 0) {
+      Stderr().Line("Note: " + FormatNumber(unknown, "byte") + " of " +
+                    FormatInteger(corpus.bytes()) +
+                    " are not in the model's alphabet; they are read as other characters");
+    }
   }
   if (tokens.size() < 2) {
     throw model::InputError((from_ids() ? ids_ : data_.front()) + ": has " +

@@ -6,11 +6,11 @@
 
 namespace lanewise::model {
 
-const Tokenizer& LoadedModel::RequireTokenizer() const {
+const Tokenizer& LoadedModel::RequireTokenizer(const std::string& otherwise) const {
   if (tokenizer) return *tokenizer;
-  throw InputError(file.path +
-                   ": has no tokenizer; put the model's tokenizer.bin beside it, or work on token "
-                   "ids (--token-ids)");
+  const bool folder = file.format == "safetensors";
+  throw InputError(file.path + ": has no tokenizer; put the model's " +
+                   (folder ? "tokenizer.json in it" : "tokenizer.bin beside it") + otherwise);
 }
 
 uint64_t LoadedModel::Hash() const {

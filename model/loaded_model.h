@@ -24,8 +24,9 @@ struct LoadedModel {
   runtime::Weights weights() const {
     return {memory.Floats().data(), half.As<const kernels::BFloat16>().data()};
   }
-  // The tokenizer. InputError where there is none, which says what to do about it.
-  const Tokenizer& RequireTokenizer() const;
+  // The tokenizer. InputError where there is none, which says what to do about it; `otherwise` is
+  // another way that the caller has.
+  const Tokenizer& RequireTokenizer(const std::string& otherwise = "") const;
   // Of the configuration and all weights: tells whether something was made with this very model.
   uint64_t Hash() const;
 };

@@ -81,6 +81,11 @@ SeedTokenizer WordTokenizer(const Json& json, const std::string& where) {
 }
 
 SeedTokenizer MakeSeedTokenizer(const Json& json, const std::string& where) {
+  if (json.is_null()) {
+    throw InputError(where +
+                     ": has no tokenizer, which the seed's format needs; put the model's "
+                     "tokenizer.json in it, or convert it into a folder");
+  }
   const std::string kind = GetString(json, "kind", where + ": tokenizer");
   if (kind == "byte" || kind == "char" || kind == "seed-char") return CharTokenizer(json, where);
   if (kind == "word" || kind == "seed-word") return WordTokenizer(json, where);

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +13,7 @@
 namespace {
 
 using Json = nlohmann::json;
+using lanewise::testing::CheckRefusal;
 using lanewise::testing::Contains;
 using lanewise::testing::ReadWhole;
 using lanewise::testing::RunLanewise;
@@ -260,6 +263,71 @@ TEST_CASE("convert: every way there and back gives the same model") {
   CHECK(convert({kChar, folder / "x.bin", "--version", "1"}).code == 2);
   CHECK(convert({kChar, folder / "none/x.bin"}).code == 0);
   CHECK(convert({kChar, folder / "none/x.bin/y.bin"}).code == 4);
+}
+
+TEST_CASE("convert and info refuse tensors that do not fit the configuration") {
+  const TemporaryFolder folder;
+  const std::string model = folder / "model", config = model + "/config.json";
+  REQUIRE(RunLanewise({"convert", kChar, model}).code == 0);
+  std::filesystem::remove(model + "/MANIFEST.json");
+  const Json right = Json::parse(ReadWhole(config));
+  for (const char* field : {"layers", "ffn_dim"}) {
+    for (const int more : {-1, 1}) {
+      CAPTURE(field);
+      Json wrong = right;
+      wrong[field] = right[field].get<int>() + more;
+      folder.Write("model/config.json", wrong.dump());
+      CheckRefusal({"convert", model, folder / "out"}, 3, {model, "tensor"});
+      CheckRefusal({"info", model}, 3, {model, "tensor"});
+    }
+  }
+  CHECK_FALSE(std::filesystem::exists(folder / "out"));
+  folder.Write("model/config.json", right.dump());
+  CHECK(RunLanewise({"convert", model, folder / "out"}).code == 0);
+}
+
+TEST_CASE("a missing tokenizer is said with what helps") {
+  const TemporaryFolder folder;
+  const std::string llama = kGolden + "/llama/llama_gqa_tied.bin";
+  REQUIRE(RunLanewise({"convert", llama, folder / "llama"}).code == 0);
+  CheckRefusal({"generate", folder / "llama", "--prompt", "x"}, 3, {"tokenizer.json in it"});
+  CHECK_FALSE(Contains(RunLanewise({"generate", llama, "--prompt", "x"}).messages, "--token-ids"));
+  CheckRefusal({"eval", llama, "--data", kPrompt}, 3, {"tokenizer.bin beside it", "--token-ids"});
+  const std::string rnn = folder / "rnn";
+  REQUIRE(RunLanewise({"convert", kChar, rnn}).code == 0);
+  std::filesystem::remove(rnn + "/MANIFEST.json");
+  std::filesystem::remove(rnn + "/tokenizer.json");
+  CheckRefusal({"convert", rnn, folder / "rnn.bin"}, 3, {rnn + ": has no tokenizer", "folder"});
+}
+
+TEST_CASE("bytes that the seed's format has no token for are said") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run", file = folder / "run.bin";
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "the quick brown fox jumps\n";
+  const std::string known = folder.Write("known.txt", text);
+  REQUIRE(RunLanewise({"train", "--data",  known,     "--tokenizer", "char",  "--layers", "1",
+                       "--dim", "16",      "--heads", "2",           "--ctx", "8",        "--batch",
+                       "2",     "--steps", "1",       "--out",       run,     "--quiet"})
+              .code == 0);
+  CHECK(Contains(RunLanewise({"convert", run, file}).messages, "outside the model's alphabet"));
+  const std::string data = folder.Write("data.txt", text + "\x01\x02");
+  CHECK(Contains(RunLanewise({"eval", file, "--data", data}).messages, "Note: 2 bytes of "));
+  CHECK_FALSE(Contains(RunLanewise({"eval", file, "--data", known}).messages, "Note"));
+  CHECK_FALSE(Contains(RunLanewise({"eval", run, "--data", data}).messages, "Note"));
+}
+
+TEST_CASE("outputs that are not finite are an error, not a result") {
+  const TemporaryFolder folder;
+  std::string bytes = ReadWhole(kChar);
+  const float huge = 3e38F;
+  for (size_t i = 0; i < 1856; ++i) {
+    std::memcpy(bytes.data() + bytes.size() - 4 * (i + 1), &huge, sizeof huge);
+  }
+  const std::string model = folder.Write("huge.bin", bytes);
+  CheckRefusal({"eval", model, "--data", kPrompt}, 3, {model, "not finite"});
+  CheckRefusal({"generate", model, "--no-echo", "--prompt", "x"}, 3, {"not finite"});
+  CheckRefusal({"generate", model, "--prompt", "x", "--batch", "3"}, 3, {"not finite"});
 }
 
 TEST_CASE("bench runs the real paths, also with the sizes of a model that exists") {
