@@ -31,7 +31,7 @@ class GenerateCommand : public Command {
            "gives the same text. With --interactive each line that is typed is a prompt, and the "
            "model remembers all that was said. --batch and --prompts write several texts at once, "
            "which takes little longer than one; each is what it would be alone, and is printed "
-           "when it and those before it are finished.";
+           "when it and those before it are finished; Ctrl-C ends them where they are.";
   }
   std::vector<std::string> examples() const override {
     return {"generate runs/book --prompt \"In the beginning\" --tokens 300 --temp 0.7",

@@ -29,7 +29,7 @@ struct TextBatchReport {
 };
 
 struct TextBatchOptions {
-  GenerateOptions text;  // of each; its seed and on_text are not used
+  GenerateOptions text;  // of each; its seed, on_text and on_prompt are not used
   bool slide = false;    // as SessionOptions
   // Called with each text, in the order of the requests, once it and those before it are finished.
   std::function<void(size_t index, const GenerateReport& report)> on_finished;
