@@ -341,9 +341,9 @@ std::string TrainCommand::Advice(const model::Trainer& trainer, const model::Fin
            ": the training diverged, or has hardly begun; a lower --lr may help (it was " +
            FormatShort(trainer.plan().lr) + ")";
   }
-  // The best is of a part of the split: a little says nothing.
-  if (!report.val_loss || !report.best_val_loss) return "";
-  if (*report.val_loss < 1.05 * *report.best_val_loss) return "";
+  // Of a part of the split: a little says nothing.
+  if (!report.last_val_loss || !report.best_val_loss) return "";
+  if (*report.last_val_loss < 1.05 * *report.best_val_loss) return "";
   return "validation was better before the end: the model has begun to learn the text by heart. "
          "generate and eval take the best checkpoint; more text, --dropout or fewer steps help";
 }

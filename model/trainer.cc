@@ -495,6 +495,7 @@ FinishReport Trainer::Impl::Run() {
                                .train_loss = train_loss_,
                                .val_loss = val_loss_,
                                .val_bits_per_byte = val_bits_,
+                               .last_val_loss = evaluated_.loss,
                                .best_val_loss = best_val_loss_,
                                .peak_memory_bytes = runtime::PeakResidentBytes(),
                                .finished = finished};

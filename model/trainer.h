@@ -54,7 +54,8 @@ struct FinishReport {
   double seconds = 0;
   double train_loss = 0;
   std::optional<double> val_loss, val_bits_per_byte;
-  std::optional<double> best_val_loss;
+  // The last evaluation and the best of those that are compared, over the same part of the split.
+  std::optional<double> last_val_loss, best_val_loss;
   uint64_t peak_memory_bytes = 0;
   bool finished = false;  // false: stopped early, can be resumed
 };

@@ -218,6 +218,20 @@ TEST_CASE("the end says what the losses mean, and --resume what is missing or da
                {"truncated", "delete ", "step-000030"});
 }
 
+TEST_CASE("a split whose rest is harder than what evaluations read is not learned by heart") {
+  const TemporaryFolder folder;
+  const std::string text = SomeText(100);
+  // As much again: 2,000 bytes of the same kind, then its letters in another order.
+  const std::string rest(text.rbegin(), text.rend() - 2000);
+  const std::string data = folder.Write("text.txt", text + text.substr(0, 2000) + rest);
+  const RunResult result = Succeed(
+      Tiny(data, folder / "run", {"--steps", "40", "--val-fraction", "0.5", "--eval-tokens", "1"}));
+  CAPTURE(result.messages);
+  CHECK(Contains(result.messages, "(whole split)"));
+  CHECK_FALSE(Contains(result.messages, "by heart"));
+  CHECK(Contains(result.messages, "# train it further"));
+}
+
 TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, generates, evaluates") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(200));
