@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
+#include <limits>
 
 #include "apps/command.h"
 #include "apps/format.h"
@@ -30,17 +32,19 @@ constexpr uint64_t kAssumedBytes = 1 << 20;
 class Stopwatch : public model::TrainObserver {
  public:
   void OnStep(const model::StepReport& report) override {
-    if (report.step > 1) best_ = std::max(best_, report.tokens_per_second);
+    if (report.step > 1) best_ = std::min(best_, report.seconds - last_);
+    last_ = report.seconds;
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
     if ((report.step > 1 && seconds > kMeasureSeconds) || StopSignal().load() != 0) stop_ = 1;
   }
   const std::atomic<int>& stop() const { return stop_; }
-  double tokens_per_second() const { return best_; }
+  double step_seconds() const { return best_; }  // infinity where none was measured
 
  private:
   std::atomic<int> stop_{0};
-  double best_ = 0;
+  double best_ = std::numeric_limits<double>::infinity();
+  double last_ = 0;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
@@ -139,8 +143,10 @@ PlanCommand::Speed PlanCommand::Measure(model::FileSystem& files, const TrainPla
                           .stop = &watch.stop()});
   trainer.Initialize();
   trainer.Run();
-  if (watch.tokens_per_second() > 0) {
-    speed.tokens_per_second = watch.tokens_per_second();
+  // A step takes as long where its windows are not full.
+  const double seconds = watch.step_seconds();
+  if (seconds > 0 && std::isfinite(seconds)) {
+    speed.tokens_per_second = trial.MeanTokensPerStep(data.train.size()) / seconds;
     speed.measured = true;
   }
   return speed;
@@ -172,12 +178,12 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
                         text.data.train.MemoryBytes() + text.data.validation.MemoryBytes());
   const Speed speed = Measure(files, plan, text, memory, *scheduler, gflops);
   if (SignalExitCode() != 0) return SignalExitCode();
+  const double step_tokens = plan.MeanTokensPerStep(text.data.train.size());
   if (plan.steps == 0) {
-    plan.FixSteps(
-        static_cast<int64_t>(kTrainingShare * plan.minutes * 60 * speed.tokens_per_second /
-                             static_cast<double>(plan.TokensPerStep())));
+    plan.FixSteps(static_cast<int64_t>(kTrainingShare * plan.minutes * 60 *
+                                       speed.tokens_per_second / step_tokens));
   }
-  const auto tokens = static_cast<double>(plan.steps * plan.TokensPerStep());
+  const double tokens = static_cast<double>(plan.steps) * step_tokens;
   // Evaluation may take a twentieth on top.
   const double seconds = tokens / speed.tokens_per_second * 1.05;
   if (common_.json()) {
@@ -200,7 +206,7 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
   std::string out;
   for (const std::string& notice : text.notices) Stderr().Line("Note: " + notice);
   for (const std::string& line : DescribePlan({.plan = &plan,
-                                               .text = flags_.data().empty() ? nullptr : &text,
+                                               .text = &text,
                                                .memory = memory,
                                                .threads = scheduler->threads(),
                                                .machine_gflops = gflops})) {

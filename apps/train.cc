@@ -223,10 +223,10 @@ void TrainCommand::Lengthen(const model::TrainText& text, TrainPlan* plan) const
     if (!given.eval_every && chosen) plan->eval_every = -1;
   }
   if (given.steps) plan->steps = *given.steps;
-  if (given.tokens) plan->steps = model::StepsForTokens(*plan, static_cast<double>(*given.tokens));
+  const uint64_t size = text.data.train.size();
+  if (given.tokens) plan->steps = plan->StepsFor(static_cast<double>(*given.tokens), size);
   if (given.epochs) {
-    plan->steps = model::StepsForTokens(
-        *plan, *given.epochs * static_cast<double>(text.data.train.size() - 1));
+    plan->steps = plan->StepsFor(*given.epochs * static_cast<double>(size - 1), size);
   }
   if (given.minutes) {
     plan->steps = 0;  // as many as fit, measured again

@@ -179,7 +179,7 @@ std::string DescribeText(const model::TrainText& text) {
          FormatInteger(text.data.train.size()) + " tokens";
 }
 
-std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText* text) {
+std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText& text) {
   std::string line = "Training  ";
   if (plan.steps == 0) {
     line += FormatShort(plan.minutes) + " minutes of steps";
@@ -189,15 +189,12 @@ std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText*
   line += " of " + std::to_string(plan.batch) + " × " + std::to_string(plan.ctx) + " tokens";
   if (plan.grad_accum > 1) line += " × " + std::to_string(plan.grad_accum);
   if (plan.steps == 0) return line;
-  const auto tokens = static_cast<double>(plan.steps * plan.TokensPerStep());
+  const uint64_t size = text.data.train.size();
+  const double tokens = static_cast<double>(plan.steps) * plan.MeanTokensPerStep(size);
   line += ", " + FormatCount(tokens) + " in all";
-  if (text != nullptr && text->data.train.size() > 1) {
-    line += " (" +
-            FormatShort(
-                std::round(tokens / static_cast<double>(text->data.train.size() - 1) * 100) / 100) +
-            " epochs)";
-  }
-  return line;
+  if (text.files == 0) return line;
+  const double epochs = std::round(tokens / static_cast<double>(size - 1) * 100) / 100;
+  return line + " (" + (epochs > 0 ? FormatShort(epochs) : "less than 0.01") + " epochs)";
 }
 
 }  // namespace
@@ -205,10 +202,11 @@ std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText*
 std::vector<std::string> DescribePlan(const PlanFacts& facts) {
   const model::TrainPlan& plan = *facts.plan;
   std::vector<std::string> lines;
-  if (facts.text != nullptr) lines.push_back(DescribeText(*facts.text));
+  const bool given = facts.text->files > 0;
+  if (given) lines.push_back(DescribeText(*facts.text));
   lines.push_back("Model     " + DescribeModel(plan.model) + "; " +
                   FormatInteger(model::CountParameters(plan.model)) + " parameters");
-  lines.push_back(DescribeLength(plan, facts.text));
+  lines.push_back(DescribeLength(plan, *facts.text));
   lines.push_back(
       "Rate      " + FormatShort(plan.lr) + ", " + model::ScheduleName(plan.schedule) +
       (plan.schedule == model::Schedule::kConstant ? "" : " to " + FormatShort(plan.min_lr)) +

@@ -52,7 +52,7 @@ model::TrainPlan ResumePlan(const Options& options, const TrainFlags& flags,
 // What will be done, in lines for people.
 struct PlanFacts {
   const model::TrainPlan* plan = nullptr;
-  const model::TrainText* text = nullptr;  // may be nullptr
+  const model::TrainText* text = nullptr;  // without paths: one that is assumed
   model::MemoryPlan memory;
   size_t threads = 0;
   double machine_gflops = 0;

@@ -244,14 +244,11 @@ int64_t ChooseWindow(const TrainOptions& options, const Json& config) {
 }
 
 // Steps of the run; 0 where minutes are to be measured.
-int64_t ChooseSteps(const TrainOptions& options, const TrainPlan& plan, double targets) {
+int64_t ChooseSteps(const TrainOptions& options, const TrainPlan& plan, uint64_t train_tokens) {
   if (options.minutes) return 0;
   if (options.steps) return *options.steps;
-  const double window = std::min(static_cast<double>(plan.ctx), targets);
-  const double step = static_cast<double>(plan.batch * plan.grad_accum) * window;
-  const auto steps = [&](double tokens) {
-    return static_cast<int64_t>(std::clamp(std::ceil(tokens / step), 1.0, 1e9));
-  };
+  const auto targets = static_cast<double>(std::max<uint64_t>(train_tokens, 2) - 1);
+  const auto steps = [&](double tokens) { return plan.StepsFor(tokens, train_tokens); };
   if (options.tokens) return steps(static_cast<double>(*options.tokens));
   if (options.epochs) return steps(*options.epochs * targets);
   const double most = std::max(20e6, targets);
@@ -290,7 +287,7 @@ TrainPlan AutoConfigure(const TrainOptions& options, uint64_t train_bytes, uint6
   plan.grad_accum = options.grad_accum;
   ChooseOptimizer(options, &plan);
   plan.minutes = options.minutes.value_or(0);
-  const int64_t steps = ChooseSteps(options, plan, std::max(1.0, corpus.tokens - 1));
+  const int64_t steps = ChooseSteps(options, plan, train_tokens);
   if (steps > 0) plan.FixSteps(steps);
   plan.label_smoothing = options.label_smoothing;
   plan.dropout = options.dropout;

@@ -38,6 +38,12 @@ uint64_t Permute(uint64_t index, uint64_t count, uint64_t key) {
   return index;
 }
 
+// Windows of the part of the text that a row reads when it goes on from window to window.
+uint64_t WindowsInRow(uint64_t targets, uint64_t rows, uint64_t window) {
+  const uint64_t part = (targets + rows - 1) / rows;
+  return (part + window - 1) / window;
+}
+
 }  // namespace
 
 BatchSource::BatchSource(const TokenArray& tokens, const Options& options)
@@ -68,19 +74,17 @@ uint64_t BatchSource::OffsetOf(uint64_t epoch) const {
 uint64_t BatchSource::WindowsInEpoch(uint64_t epoch) const {
   const uint64_t targets = tokens_.size() - 1;
   const uint64_t window = options_.ctx;
-  if (options_.sequential) {
-    const uint64_t part = (targets + options_.rows - 1) / options_.rows;
-    return (part + window - 1) / window;
-  }
+  if (options_.sequential) return WindowsInRow(targets, options_.rows, window);
   return (targets + OffsetOf(epoch) + window - 1) / window;
 }
 
-double BatchSource::BatchesPerEpoch() const {
-  if (options_.sequential) return static_cast<double>(WindowsInEpoch(0));
-  const double targets = static_cast<double>(tokens_.size() - 1);
-  const double window = static_cast<double>(options_.ctx);
-  // The offset adds half a window on average.
-  return (targets / window + 0.5) / static_cast<double>(options_.rows);
+double BatchSource::BatchesPerEpoch(uint64_t tokens, const Options& options) {
+  const uint64_t targets = std::max<uint64_t>(tokens, 2) - 1;
+  const uint64_t window = std::min<uint64_t>(options.ctx, targets);
+  if (options.sequential) return static_cast<double>(WindowsInRow(targets, options.rows, window));
+  // Over all offsets: the sum of ceil((targets + offset) / window) is targets + window - 1.
+  return static_cast<double>(targets + window - 1) / static_cast<double>(window) /
+         static_cast<double>(options.rows);
 }
 
 BatchInfo BatchSource::Next(std::span<int32_t> inputs, std::span<int32_t> targets) {

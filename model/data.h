@@ -110,8 +110,8 @@ class BatchSource {
   size_t rows() const { return options_.rows; }
   size_t ctx() const { return options_.ctx; }
   const std::string& notice() const { return notice_; }
-  // Batches after which every target was seen once, on average.
-  double BatchesPerEpoch() const;
+  // Batches of such a source after which every target of so many tokens was seen once, on average.
+  static double BatchesPerEpoch(uint64_t tokens, const Options& options);
 
   // Fills inputs and targets, rows()·ctx() each, and moves on. Does not allocate.
   BatchInfo Next(std::span<int32_t> inputs, std::span<int32_t> targets);

@@ -91,7 +91,11 @@ struct TrainPlan {
   double val_fraction = 0.1;
   std::vector<std::string> data;  // where the text was read, for those who go on without saying
 
-  int64_t TokensPerStep() const { return batch * ctx * grad_accum; }
+  int64_t TokensPerStep() const { return batch * ctx * grad_accum; }  // at most
+  // The same on average, with a text of so many tokens: its parts need not be whole windows.
+  double MeanTokensPerStep(uint64_t train_tokens) const;
+  // Steps in which so many tokens of that text are trained on; at least 1.
+  int64_t StepsFor(double tokens, uint64_t train_tokens) const;
   // Sets the horizon and, where it was left open, the warm-up: 2% of the steps, at least 50 (llama:
   // 100), but never more than a tenth.
   void FixSteps(int64_t horizon);

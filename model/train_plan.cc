@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "model/data.h"
 #include "model/error.h"
 #include "model/train_options.h"
 
@@ -53,6 +54,21 @@ uint64_t GetSeed(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+double TrainPlan::MeanTokensPerStep(uint64_t train_tokens) const {
+  const double batches =
+      BatchSource::BatchesPerEpoch(train_tokens, {.rows = static_cast<size_t>(batch),
+                                                  .ctx = static_cast<size_t>(ctx),
+                                                  .sequential = carry_state});
+  const double targets = static_cast<double>(std::max<uint64_t>(train_tokens, 2) - 1);
+  return targets / batches * static_cast<double>(grad_accum);
+}
+
+int64_t TrainPlan::StepsFor(double tokens, uint64_t train_tokens) const {
+  // A product of epochs and tokens may be a rounding above a whole number of steps.
+  const double count = std::ceil(tokens / MeanTokensPerStep(train_tokens) * (1 - 1e-12));
+  return static_cast<int64_t>(std::clamp(count, 1.0, 1e9));
+}
 
 void TrainPlan::FixSteps(int64_t horizon) {
   steps = std::max<int64_t>(horizon, 1);

@@ -1,8 +1,5 @@
 #include "model/train_text.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include "model/data.h"
 #include "model/error.h"
 
@@ -57,11 +54,6 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
     text.notices.push_back("the text is too short for a validation split: no validation loss");
   }
   return text;
-}
-
-int64_t StepsForTokens(const TrainPlan& plan, double tokens) {
-  const double steps = std::ceil(tokens / static_cast<double>(plan.TokensPerStep()));
-  return static_cast<int64_t>(std::clamp(steps, 1.0, 1e9));
 }
 
 }  // namespace lanewise::model

@@ -30,9 +30,6 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
                         double val_fraction, const std::string& kind, const Json& known,
                         const std::function<void(double done)>& progress = {});
 
-// Steps of a run of so many tokens, or epochs of `train_tokens`.
-int64_t StepsForTokens(const TrainPlan& plan, double tokens);
-
 }  // namespace lanewise::model
 
 #endif  // LANEWISE_MODEL_TRAIN_TEXT_H_

@@ -324,9 +324,25 @@ TEST_CASE("short texts get short windows, and one token is too few") {
 }
 
 TEST_CASE("batches an epoch") {
-  const TokenArray tokens = Counting(1001);
-  CHECK(BatchSource(tokens, {.rows = 5, .ctx = 10}).BatchesPerEpoch() == doctest::Approx(20.1));
-  CHECK(BatchSource(tokens, {.rows = 5, .ctx = 10, .sequential = true}).BatchesPerEpoch() == 20);
+  for (const int32_t count : {2, 17, 65, 1001}) {
+    const TokenArray tokens = Counting(count);
+    const auto size = static_cast<uint64_t>(count);
+    for (const size_t rows : {size_t{1}, size_t{5}, size_t{40}}) {
+      for (const bool sequential : {false, true}) {
+        CAPTURE(count);
+        CAPTURE(rows);
+        CAPTURE(sequential);
+        const BatchSource::Options options = {.rows = rows, .ctx = 10, .sequential = sequential};
+        BatchSource source(tokens, options);
+        uint64_t targets = 0;
+        for (int batch = 0; batch < 4000; ++batch) targets += NextBatch(source).info.targets;
+        const double expected =
+            4000.0 * static_cast<double>(size - 1) / static_cast<double>(targets);
+        CHECK(BatchSource::BatchesPerEpoch(size, options) ==
+              doctest::Approx(expected).epsilon(0.01));
+      }
+    }
+  }
 }
 
 }  // namespace
