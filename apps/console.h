@@ -13,6 +13,10 @@ namespace lanewise::apps {
 
 constexpr int kInput = 0, kOutput = 1, kMessages = 2;  // the three streams
 
+// To be called first: a stream that the program was started without is opened so that using it
+// fails; otherwise the first file that is opened would take its place.
+void OpenStreams();
+
 // How many bytes were read from stdin or written, 0 at the end of stdin; -1 with an errno.
 int64_t ReadStream(char* data, size_t size);
 int64_t WriteStream(int stream, const char* data, size_t size);

@@ -62,6 +62,9 @@ int64_t ReadConsoleText(char* data, size_t size) {
 
 }  // namespace
 
+// Files are opened as handles: none takes the number of a stream.
+void OpenStreams() {}
+
 int64_t ReadStream(char* data, size_t size) {
   if (IsTerminal(kInput)) return ReadConsoleText(data, size);
   return CountOrError(Files().Read(Handle(kInput), data, std::min(size, kLargestTransfer)));

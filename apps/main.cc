@@ -263,6 +263,7 @@ void HandleTerminate() {
 // Runs the program; every error ends here.
 int Main(int argc, char** argv) {
   std::set_terminate(HandleTerminate);
+  OpenStreams();
   InstallSignalHandlers();
   try {
     Program program;

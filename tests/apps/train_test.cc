@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/apps/refusal.h"
 #include "tests/support/process.h"
@@ -230,6 +231,56 @@ TEST_CASE("a split whose rest is harder than what evaluations read is not learne
   CHECK(Contains(result.messages, "(whole split)"));
   CHECK_FALSE(Contains(result.messages, "by heart"));
   CHECK(Contains(result.messages, "# train it further"));
+}
+
+TEST_CASE("epochs are those of the text, however it is cut into windows") {
+  const TemporaryFolder folder;
+  const std::string text = SomeText(100), data = folder.Write("text.txt", text.substr(0, 5000));
+  const auto with = [&](const char* command, const std::vector<std::string>& more) {
+    std::vector<std::string> words = {command,  "--data",   data,        "--out", folder / "run",
+                                      "--json", "--layers", "1",         "--dim", "16",
+                                      "--ctx",  "128",      "--threads", "2"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  // 4,499 targets in 32 rows: a window of 128 and one of 13.
+  const RunResult train = Succeed(with("train", {"--batch", "32", "--epochs", "10"}));
+  CHECK(Contains(train.messages, "(10 epochs)"));
+  CHECK(Json::parse(train.output)["tokens"] == 44990);
+  CHECK(Json::parse(train.output)["steps"] == 20);
+  const RunResult longer =
+      Succeed({"train", "--resume", folder / "run", "--epochs", "12", "--json"});
+  CHECK(Json::parse(longer.output)["tokens"] == 53988);
+  const Json plan =
+      Json::parse(Succeed(with("plan", {"--batch", "1", "--epochs", "3", "--ctx", "9000"})).output);
+  CHECK(plan["steps"] == 3);
+  CHECK(plan["tokens"] == 3 * 4499);
+  std::vector<std::string> one = with("plan", {"--batch", "1", "--steps", "1", "--ctx", "4"});
+  std::erase(one, "--json");
+  CHECK(Contains(Succeed(one).output, "(less than 0.01 epochs)"));
+}
+
+TEST_CASE("without standard streams nothing is written into the run's files") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(40)), run = folder / "run";
+  const auto without = [](const std::string& closed, std::vector<std::string> words) {
+    words.insert(words.begin(), {"/bin/sh", "-c", "exec \"$0\" \"$@\" " + closed,
+                                 LANEWISE_BINARY_DIR "/lanewise"});
+    return lanewise::testing::RunProcess(words);
+  };
+  CHECK(without("2>&-", Tiny(data, run, {"--steps", "2"})).code == 0);
+  CHECK(without("0<&- >&- 2>&-", {"train", "--resume", run, "--steps", "4"}).code == 0);
+  CHECK(ReadWhole(run + "/.lock").size() == 21);
+  std::istringstream log(ReadWhole(run + "/log.jsonl"));
+  for (std::string line; std::getline(log, line);) CHECK(Json::accept(line));
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"train", "--resume", run, "--steps", "5", "--json"},
+        std::vector<std::string>{"generate", run, "--prompt", "the", "--tokens", "2"},
+        std::vector<std::string>{"--help"}}) {
+    const RunResult result = without(">&-", words);
+    CHECK(result.code == 4);
+    CHECK(Contains(result.messages, "write standard output"));
+  }
 }
 
 TEST_CASE("bf16: trains, says what computes it, resumes to the same bits, generates, evaluates") {
