@@ -81,7 +81,9 @@ class CheckpointStore {
   // Does what a save that was interrupted after its checkpoint was complete has left undone.
   void Repair();
 
-  std::vector<CheckpointInfo> List() const;  // by step; only complete ones
+  // By step; only complete ones. InputError says what to delete where the newest has a manifest
+  // that cannot be read; an older one is left out.
+  std::vector<CheckpointInfo> List() const;
   std::optional<CheckpointInfo> Latest() const;
   std::optional<CheckpointInfo> Best() const;  // the latest where none has a validation loss
 

@@ -30,12 +30,21 @@ bool IsStepName(std::string_view name) {
          std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// Complete checkpoints by step. Where an unreadable manifest shall not stop the caller, it is as if
-// the checkpoint were not there.
+uint64_t StepOf(std::string_view step_name) {
+  step_name.remove_prefix(kStepPrefix.size());
+  uint64_t step = 0;
+  std::from_chars(step_name.data(), step_name.data() + step_name.size(), step);
+  return step;
+}
+
+// Complete checkpoints by step. One whose manifest is unreadable is passed over; InputError where
+// it is the newest, unless that shall not stop the caller.
 std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& folder,
                                        bool tolerant) {
   std::vector<CheckpointInfo> list;
   if (!IsDirectory(files, folder)) return list;
+  std::optional<uint64_t> damaged;  // the newest such step
+  std::string damage, damaged_path;
   const std::vector<std::string> names = ListDirectory(files, folder);
   for (const std::string& name : names) {
     const bool old = name.starts_with(kOldPrefix);
@@ -47,11 +56,20 @@ std::vector<CheckpointInfo> ListFolder(FileSystem& files, const std::string& fol
     try {
       const Manifest manifest = ReadManifest(files, path);
       list.push_back({path, manifest.step, manifest.val_loss});
-    } catch (const InputError&) {
-      if (!tolerant) throw;
+    } catch (const InputError& error) {
+      if (damaged && *damaged > StepOf(step_name)) continue;
+      damaged = StepOf(step_name);
+      damage = error.what();
+      damaged_path = path;
     }
   }
   std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
+  if (tolerant || !damaged) return list;
+  if (list.empty()) throw InputError(damage);
+  if (*damaged > list.back().step) {
+    throw InputError(damage + "; delete " + damaged_path +
+                     " to go on from the checkpoint before it");
+  }
   return list;
 }
 

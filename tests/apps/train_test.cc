@@ -219,6 +219,21 @@ TEST_CASE("the end says what the losses mean, and --resume what is missing or da
                {"truncated", "delete ", "step-000030"});
 }
 
+TEST_CASE("an old checkpoint that is damaged stops nobody, the newest says how to go on") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50));
+  const std::string run = folder / "run", checkpoints = run + "/checkpoints/";
+  Succeed(Tiny(data, run, {"--steps", "4", "--save-every", "2"}));
+  std::filesystem::resize_file(checkpoints + "step-000002/MANIFEST.json", 0);
+  Succeed({"info", run});
+  Succeed({"train", "--resume", run, "--steps", "6", "--save-every", "2"});
+  std::filesystem::resize_file(checkpoints + "step-000006/MANIFEST.json", 0);
+  CheckRefusal({"train", "--resume", run, "--steps", "8"}, 3,
+               {"MANIFEST.json", "delete " + checkpoints + "step-000006 to go on"});
+  std::filesystem::remove_all(checkpoints + "step-000006");
+  Succeed({"train", "--resume", run, "--steps", "8"});
+}
+
 TEST_CASE("a split whose rest is harder than what evaluations read is not learned by heart") {
   const TemporaryFolder folder;
   const std::string text = SomeText(100);

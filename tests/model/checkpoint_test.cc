@@ -100,6 +100,24 @@ TEST_CASE("the newest and the best are kept") {
   for (const std::string& path : files.AllFiles()) CHECK(!Contains(path, ".tmp"));
 }
 
+TEST_CASE("a manifest that cannot be read: an older checkpoint is left out, the newest said") {
+  MemoryFiles files;
+  FakeRun run;
+  const CheckpointStore store(files, "run", 3);
+  for (const uint64_t step : {999'998, 999'999, 1'000'000}) {
+    CheckpointStore(files, "run", 3).Save(step, run.At(step), 1.0);
+  }
+  WriteFileAtomically(files, "run/checkpoints/step-999999/MANIFEST.json", "");
+  CHECK(Steps(store) == std::vector<uint64_t>{999'998, 1'000'000});
+  WriteFileAtomically(files, "run/checkpoints/step-1000000/MANIFEST.json", "{}");
+  const std::string newest = "run/checkpoints/step-1000000";
+  const std::string message = MessageOf<InputError>([&] { store.Latest(); });
+  CHECK(Contains(message, newest + "/MANIFEST.json"));
+  CHECK(Contains(message, "delete " + newest + " to go on from the checkpoint before it"));
+  WriteFileAtomically(files, "run/checkpoints/step-999998/MANIFEST.json", "");
+  CHECK_FALSE(Contains(MessageOf<InputError>([&] { store.List(); }), "delete"));
+}
+
 TEST_CASE("without validation the latest is the best; step names sort by number") {
   MemoryFiles files;
   FakeRun run;
