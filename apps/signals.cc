@@ -24,6 +24,13 @@ std::atomic<const char*> said_on_stop{nullptr};
 
 std::atomic<int> reading{0};  // see EndOnSignal
 
+const char* NameOf(int signal) {
+#if defined(SIGHUP)
+  if (signal == SIGHUP) return "SIGHUP";
+#endif
+  return signal == SIGTERM ? "SIGTERM" : "Ctrl-C";
+}
+
 // Nothing that allocates or locks may run in a handler.
 void Say(const char* text) {
 #if defined(_WIN32)
@@ -37,9 +44,18 @@ void Say(const char* text) {
 }
 
 extern "C" void HandleStop(int signal) {
-  if (stop_signal.exchange(signal) != 0) std::_Exit(128 + signal);
+  int before = 0;
+  if (!stop_signal.compare_exchange_strong(before, signal)) {
+#if defined(SIGHUP)
+    // Of a closed terminal it may come from the system and from the shell: nobody is in a hurry.
+    if (signal == SIGHUP) return;
+#endif
+    std::_Exit(128 + signal);
+  }
   if (reading.load() > 0) {
-    Say(signal == SIGTERM ? "\nStopped by SIGTERM\n" : "\nStopped by Ctrl-C\n");
+    Say("\nStopped by ");
+    Say(NameOf(signal));
+    Say("\n");
     std::_Exit(128 + signal);
   }
   if (const char* text = said_on_stop.load()) Say(text);
@@ -65,7 +81,7 @@ void InstallSignalHandlers() {
   struct sigaction action = {};
   action.sa_handler = HandleStop;
   sigemptyset(&action.sa_mask);
-  for (const int signal : {SIGINT, SIGTERM}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     // A program that was started with the signal ignored (nohup, a background job) leaves it so.
     struct sigaction before = {};
     if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
@@ -89,6 +105,6 @@ int SignalExitCode() {
   return signal == 0 ? 0 : 128 + signal;
 }
 
-const char* StopSignalName() { return stop_signal.load() == SIGTERM ? "SIGTERM" : "Ctrl-C"; }
+const char* StopSignalName() { return NameOf(stop_signal.load()); }
 
 }  // namespace lanewise::apps

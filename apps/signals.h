@@ -1,5 +1,6 @@
-// Ctrl-C and SIGTERM: the first asks for a stop, the second ends the program at once. On Windows
-// Ctrl-Break, a closed window and the end of the session are what SIGTERM is elsewhere.
+// Ctrl-C, SIGTERM and SIGHUP (the terminal is closed): the first asks for a stop, the second ends
+// the program at once, but for SIGHUP, which may come twice. On Windows Ctrl-Break, a closed window
+// and the end of the session are what SIGTERM is elsewhere.
 #ifndef LANEWISE_APPS_SIGNALS_H_
 #define LANEWISE_APPS_SIGNALS_H_
 
@@ -28,13 +29,13 @@ class EndOnSignal {
   EndOnSignal& operator=(const EndOnSignal&) = delete;
 };
 
-// 130 or 143 after a signal, else 0.
+// 130, 143 or 129 after a signal, else 0.
 int SignalExitCode();
 
 // Thrown where a signal ends work that leaves nothing behind.
 struct Stopped {};
 
-// "Ctrl-C" or "SIGTERM".
+// "Ctrl-C", "SIGTERM" or "SIGHUP".
 const char* StopSignalName();
 
 }  // namespace lanewise::apps

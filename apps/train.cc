@@ -35,8 +35,8 @@ class TrainCommand : public Command {
   std::string description() const override {
     return "Trains a language model on the text and keeps it in the folder DIR: the best and the "
            "newest "
-           "checkpoints, log.jsonl with a line for each step, and loss.svg. Ctrl-C or SIGTERM "
-           "finishes "
+           "checkpoints, log.jsonl with a line for each step, and loss.svg. Ctrl-C, SIGTERM "
+           "or a closed terminal finishes "
            "the step, saves and prints the command that goes on; a second one quits at once.\n"
            "--resume goes on where a run stopped, with the same bits as if it never had. It may "
            "change "

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -420,17 +421,25 @@ TEST_CASE("a signal saves and says how to go on; the folder then goes on") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(200));
   const std::string run = folder / "run";
-  for (const int signal : {2, 15}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     std::vector<std::string> words =
-        signal == 2 ? Tiny(data, run, {"--steps", "100000000", "--eval-every", "0"})
-                    : std::vector<std::string>{"train", "--resume", run};
-    const RunResult result = RunLanewise(words, {.signal = signal, .signal_when = "step "});
+        signal == SIGINT ? Tiny(data, run, {"--steps", "100000000", "--eval-every", "0"})
+                         : std::vector<std::string>{"train", "--resume", run};
+    // A closed terminal may be told twice.
+    const RunResult result = RunLanewise(
+        words, {.signal = signal, .signal_when = "step ", .signal_twice = signal == SIGHUP});
     CHECK(Contains(result.messages, "\nStopping after this step; once more: at once"));
     CAPTURE(result.messages);
     CHECK(result.code == 128 + signal);
     CHECK(Contains(result.messages, "lanewise train --resume " + run));
     CHECK(Contains(result.messages, "Stopped by"));
   }
+  // As nohup starts it.
+  const RunResult ignored = lanewise::testing::RunProcess(
+      {"/bin/sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", LANEWISE_BINARY_DIR "/lanewise", "train",
+       "--resume", run, "--stop-after", "30"},
+      {.signal = SIGHUP, .signal_when = "step "});
+  CHECK(ignored.code == 0);
   const RunResult twice = RunLanewise({"train", "--resume", run},
                                       {.signal = 2, .signal_when = "step ", .signal_twice = true});
   CHECK(twice.code == 130);

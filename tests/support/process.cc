@@ -61,7 +61,7 @@ void MakeTerminal(Pipe* pipe, int columns) {
     if (fd >= 0) dup2(fd, 1);
   }
   // A test program that runs in the background has these ignored, and a child would inherit that.
-  for (const int signal : {SIGINT, SIGTERM, SIGPIPE}) ::signal(signal, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) ::signal(signal, SIG_DFL);
   for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
   std::vector<char*> arguments;
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
