@@ -229,7 +229,11 @@ int Program::Run(std::vector<std::string> words) {
   const std::unique_ptr<model::FileSystem> files = model::MakeSystemFiles();
   entry->options->Resolve(*files);
   if (!entry->options->Given("quiet")) NoteUnknownVariables();
-  return entry->command->Run(*files, *entry->options);
+  try {
+    return entry->command->Run(*files, *entry->options);
+  } catch (const UsageError& error) {
+    throw UsageError(error.what() + entry->options->SourcesOf(error.what()));
+  }
 }
 
 void ReportNoMemory() {

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 
@@ -342,6 +343,33 @@ const Option& Options::Find(std::string_view name) const {
   }
   static const Option none;
   return none;
+}
+
+std::string Options::SourcesOf(const std::string& message) const {
+  std::string sources;
+  for (const auto& option : options_) {
+    const std::string spelled = Spelled(*option);
+    size_t at = message.find(spelled);
+    // --lr is not in --lr-min.
+    const auto goes_on = [&](size_t end) {
+      return end < message.size() &&
+             (message[end] == '-' || std::isalnum(static_cast<unsigned char>(message[end])) != 0);
+    };
+    while (at != std::string::npos && goes_on(at + spelled.size())) {
+      at = message.find(spelled, at + 1);
+    }
+    if (at == std::string::npos) continue;
+    std::string source;
+    if (option->source == Source::kEnvironment) {
+      source = "the environment variable " + EnvironmentName(option->name);
+    } else if (option->source == Source::kConfig) {
+      source = config_path_;
+    } else {
+      continue;
+    }
+    sources += (sources.empty() ? " (" : "; ") + spelled + " is set by " + source;
+  }
+  return sources.empty() ? sources : sources + ")";
 }
 
 void Options::Assign(Option& option, Source source, const std::vector<std::string>& texts) {
