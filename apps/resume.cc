@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "apps/format.h"
 #include "apps/train_flags.h"
 #include "model/error.h"
 
@@ -28,16 +29,19 @@ std::string WithUnderscores(std::string name) {
   return name == "vocab" ? "vocab_size" : name;
 }
 
+// Rates that were computed have more digits than a person wrote or is shown.
 std::string TextOf(const Json& value) {
+  if (value.is_number_float()) return FormatShort(value.get<double>());
   return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool IsTrue(const std::string& text) {
+  return text == "true" || text == "1" || text == "yes" || text == "on";
 }
 
 bool Same(const std::string& text, const Json& value) {
   if (value.is_string()) return text == value.get<std::string>();
-  if (value.is_boolean()) {
-    const bool given = text == "true" || text == "1" || text == "yes" || text == "on";
-    return given == value.get<bool>();
-  }
+  if (value.is_boolean()) return IsTrue(text) == value.get<bool>();
   if (!value.is_number()) return false;
   if (value.is_number_integer()) {
     // Without the rounding of doubles, for seeds.
@@ -45,12 +49,14 @@ bool Same(const std::string& text, const Json& value) {
   }
   char* end = nullptr;
   const double given = std::strtod(text.c_str(), &end);
-  return end != text.c_str() && *end == '\0' && given == value.get<double>();
+  if (end == text.c_str() || *end != '\0') return false;
+  return value.is_number_float() ? FormatShort(given) == TextOf(value)
+                                 : given == value.get<double>();
 }
 
 [[noreturn]] void Refuse(const std::string& name, const std::string& given,
                          const std::string& stored) {
-  throw UsageError("--" + name + " " + given + ": this run has " + stored +
+  throw UsageError("--" + name + (given.empty() ? "" : " " + given) + ": this run has " + stored +
                    " and --resume cannot change it; leave the option out, or start a new run with "
                    "--from and another --out");
 }
@@ -90,7 +96,12 @@ void CheckUnchanged(const Option& option, const TrainFlags& flags, const TrainPl
     value = stored.model[field];
   }
   if (value.is_null()) Refuse(option.name, text, "no such size");
-  if (!Same(text, value)) Refuse(option.name, text, TextOf(value));
+  if (Same(text, value)) return;
+  if (value.is_boolean()) {
+    Refuse((IsTrue(text) ? "" : "no-") + option.name, "",
+           option.name + (value.get<bool>() ? " on" : " off"));
+  }
+  Refuse(option.name, text, TextOf(value));
 }
 
 }  // namespace

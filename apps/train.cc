@@ -180,6 +180,18 @@ model::Checkpoint TrainCommand::LoadLatest(FileSystem& files, const std::string&
   }
 }
 
+// For those who name a checkpoint in the place of its run: which that is. Else empty.
+std::string RunAround(FileSystem& files, const std::string& folder) {
+  for (const std::string& run :
+       {model::ParentPath(folder), model::ParentPath(model::ParentPath(folder))}) {
+    if (!model::CheckpointStore(files, run, 1).Latest()) continue;
+    return "; it is part of a run, which goes on from its newest checkpoint: lanewise train "
+           "--resume " +
+           ShellQuoted(run);
+  }
+  return "";
+}
+
 void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prepared* run) {
   if (!model::IsDirectory(files, out_)) throw InputError(out_ + ": no such folder to resume");
   // First, where a run has been: another process may be before its first save, or about to end. A
@@ -187,7 +199,8 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
   if (model::IsFile(files, model::JoinPath(out_, ".lock"))) LockRun(files, run);
   const model::CheckpointStore store(files, out_, 1);
   if (!store.Latest()) {
-    throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume");
+    throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume" +
+                     RunAround(files, out_));
   }
   LockRun(files, run);
   run->checkpoint = LoadLatest(files, store.Latest()->folder);

@@ -352,14 +352,14 @@ TEST_CASE("what --resume refuses, with both values") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(100));
   const std::string run = folder / "run";
-  Succeed(Tiny(data, run, {"--steps", "3", "--lr", "0.001"}));
+  Succeed(Tiny(data, run, {"--steps", "3", "--lr", "0.006"}));
   const std::vector<std::string> resume = {"train", "--resume", run, "--steps", "6"};
   const auto with = [&](const std::vector<std::string>& more) {
     std::vector<std::string> words = resume;
     words.insert(words.end(), more.begin(), more.end());
     return words;
   };
-  CheckRefusal(with({"--lr", "0.01"}), 2, {"--lr 0.01", "0.001"});
+  CheckRefusal(with({"--lr", "0.01"}), 2, {"--lr 0.01", "0.006"});
   CheckRefusal(with({"--dim", "32"}), 2, {"--dim 32", "16"});
   CheckRefusal(with({"--batch", "8"}), 2, {"--batch 8", "4"});
   CheckRefusal(with({"--tokenizer", "byte"}), 2, {"byte", "char"});
@@ -368,8 +368,22 @@ TEST_CASE("what --resume refuses, with both values") {
   CheckRefusal(with({"--data", folder.Write("other.txt", SomeText(50))}), 3, {"data"});
   CheckRefusal({"train", "--resume", folder / "none"}, 3, {"none"});
   CheckRefusal({"train", "--resume", folder.path()}, 3, {"checkpoint"});
+  for (const char* part : {"/checkpoints/step-000003", "/checkpoints"}) {
+    CheckRefusal({"train", "--resume", run + part}, 3, {part, "lanewise train --resume " + run});
+  }
   CheckRefusal(Tiny(data, run), 2, {"--resume"});
-  Succeed(with({"--data", data, "--lr", "0.001", "--eval-every", "2", "--threads", "1"}));
+  CheckRefusal(with({"--no-carry-state"}), 2, {"--no-carry-state: ", "carry-state on"});
+  // Of 0.05 times the rate, which is 0.00030000000000000003.
+  CheckRefusal(with({"--min-lr", "0.1"}), 2, {"--min-lr 0.1: this run has 0.0003 and"});
+  CheckRefusal(resume, 2, {"--lr 0.5", "0.006", "(--lr is set by", "LANEWISE_LR)"},
+               {.environment = {{"LANEWISE_LR", "0.5"}}});
+  const std::string config = folder.Write("config.json", R"({"min_lr": 0.01, "lr": 20})");
+  CheckRefusal(with({"--config", config, "--lr", "0.006"}), 2,
+               {"--min-lr 0.01: must", "(--min-lr is set by " + config + ")"});
+  CheckRefusal(with({"--config", config, "--min-lr", "0.0003"}), 2,
+               {"--lr 20: must", "(--lr is set by " + config + ")"});
+  Succeed(with({"--data", data, "--lr", "0.006", "--min-lr", "0.0003", "--eval-every", "2",
+                "--threads", "1"}));
 }
 
 TEST_CASE("a folder of texts stands in the settings as it was given") {
