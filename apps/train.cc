@@ -62,7 +62,7 @@ class TrainCommand : public Command {
     TrainPlan plan;
   };
 
-  void CheckOptions(const Options& options);
+  void CheckOptions(FileSystem& files, const Options& options);
   void LockRun(FileSystem& files, Prepared* run) const;
   void CheckFreshFolder(FileSystem& files) const;
   void PrepareFresh(FileSystem& files, double gflops, Prepared* run);
@@ -96,7 +96,13 @@ void TrainCommand::Declare(Options& options) {
   common_.Declare(options, /*json=*/true, /*profile=*/true);
 }
 
-void TrainCommand::CheckOptions(const Options& options) {
+// Files that are gone once they are read: a run could not be resumed.
+bool ReadOnce(FileSystem& files, const std::string& path) {
+  return path == "-" || path == "/dev/stdin" || path.starts_with("/dev/fd/") ||
+         model::GetInfo(files, path).kind == model::FileInfo::Kind::kOther;
+}
+
+void TrainCommand::CheckOptions(FileSystem& files, const Options& options) {
   if (!from_.empty() && !resume_) CheckFromOptions(options);
   flags_.Check();
   if (!positional_.empty()) {
@@ -109,9 +115,11 @@ void TrainCommand::CheckOptions(const Options& options) {
     out_ = positional_;
   }
   if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
-  if (std::ranges::find(flags_.data(), "-") != flags_.data().end()) {
-    throw UsageError(
-        "--data - is standard input, which --resume could not read again; save it in a file first");
+  for (const std::string& path : flags_.data()) {
+    if (!ReadOnce(files, path)) continue;
+    throw UsageError("--data " + path + " is " +
+                     (path == "-" ? "standard input" : "a pipe or device") +
+                     ", which --resume could not read again; save it in a file first");
   }
   if (!resume_ && flags_.data().empty()) {
     throw UsageError("--data FILE is missing: the text to train on");
@@ -274,7 +282,7 @@ std::string TrainCommand::ResumeCommand() const {
 
 int TrainCommand::Run(FileSystem& files, const Options& options) {
   common_.Apply(files);
-  CheckOptions(options);
+  CheckOptions(files, options);
   const auto scheduler = common_.MakeScheduler();
   double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
   Prepared run;

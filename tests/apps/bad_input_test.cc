@@ -181,7 +181,7 @@ TEST_CASE("a signal ends the wait for a text that nobody writes") {
   };
   CHECK(stopped("INT", {"eval", kRnn, "--data", pipe}) == 130);
   CHECK(stopped("TERM", {"generate", kRnn, "--prompt-file", pipe}) == 143);
-  CHECK(stopped("TERM", Tiny(pipe, folder / "a")) == 143);
+  CHECK(stopped("TERM", {"plan", "--data", pipe}) == 143);
 }
 
 TEST_CASE("the limit of a file's size is an error like others") {

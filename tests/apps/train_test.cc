@@ -1,6 +1,8 @@
 // A tiny training from the command line: start, stop, resume, use; and what it refuses.
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
@@ -406,6 +408,11 @@ TEST_CASE("data and folders that cannot be trained on") {
   CheckRefusal(Tiny(folder.Write("one.txt", "x"), folder / "a"), 3, {"one.txt"});
   std::filesystem::create_directory(folder / "bare");
   CheckRefusal(Tiny(folder / "bare", folder / "a"), 3, {"bare"});
+  const std::string pipe = folder / "pipe";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  for (const std::string& once : {std::string("-"), std::string("/dev/stdin"), pipe}) {
+    CheckRefusal(Tiny(once, folder / "a"), 2, {"--data " + once, "could not read again"});
+  }
   CheckRefusal(Tiny(data, folder / "a", {"--tokenizer", "chars"}), 2, {"char"});
   CheckRefusal(Tiny(data, folder / "a", {"--heads", "3"}), 2, {"--heads 3"});
   CheckRefusal(Tiny(data, data), 2, {"not a folder"});
