@@ -144,8 +144,13 @@ void TrainCommand::CheckFreshFolder(FileSystem& files) const {
 }
 
 void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run) {
-  const bool exists = model::IsDirectory(files, out_);
-  if (!exists && model::GetInfo(files, out_).kind != model::FileInfo::Kind::kMissing) {
+  // A folder above it that may not be entered cannot be written to either.
+  model::FileInfo info;
+  if (const int error = files.Info(out_, &info); error < 0) {
+    model::ThrowIoError("create the folder", out_, error);
+  }
+  const bool exists = info.kind == model::FileInfo::Kind::kDirectory;
+  if (!exists && info.kind != model::FileInfo::Kind::kMissing) {
     throw UsageError("--out " + out_ + " is not a folder");
   }
   if (exists) {

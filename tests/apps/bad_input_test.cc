@@ -84,6 +84,8 @@ TEST_CASE("files and folders that this user may not use") {
     CheckRefused(RunUnprivileged({"eval", model, "--data", path}), 3, {path, "permission"});
     CheckRefused(RunUnprivileged({"info", path}), 3, {path, "permission"});
   }
+  CheckRefused(RunUnprivileged(Tiny(data, closed_folder + "/run")), 4,
+               {closed_folder, "Permission denied", "may be written"});
   // The folder is not this user's: nothing can be made in it.
   if (geteuid() == 0) {
     CheckRefused(RunUnprivileged(Tiny(data, out)), 4, {out, "Permission denied", "may be written"});
