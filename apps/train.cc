@@ -352,7 +352,7 @@ Json TrainCommand::ToJson(const model::Trainer& trainer, const model::FinishRepo
           {"tokens", report.tokens},
           {"parameters", model::CountParameters(trainer.plan().model)},
           {"seconds", report.seconds},
-          {"train_loss", report.train_loss},
+          {"train_loss", optional(report.train_loss)},
           {"val_loss", optional(report.val_loss)},
           {"val_bits_per_byte", optional(report.val_bits_per_byte)},
           {"best_val_loss", optional(report.best_val_loss)},
@@ -390,7 +390,9 @@ void TrainCommand::PrintSummary(FileSystem& files, const model::Trainer& trainer
           FormatDuration(report.seconds) + ", peak memory " +
           model::FormatBytes(report.peak_memory_bytes);
   Stderr().Line(line);
-  line = "Loss: train " + FormatFixed(report.train_loss, 4);
+  line = "Loss: ";
+  line += report.train_loss ? "train " + FormatFixed(*report.train_loss, 4)
+                            : std::string("none before the first step");
   if (report.val_loss) line += ", validation " + FormatFixed(*report.val_loss, 4) + " nats";
   if (report.val_bits_per_byte && *report.val_bits_per_byte > 0) {
     line += " (" + FormatFixed(*report.val_bits_per_byte, 4) + " bits/byte)";

@@ -34,6 +34,11 @@ uint64_t EvaluationBytes(const Model& model, const StepShape& shape, size_t thre
   return bytes;
 }
 
+// The tokens of a step and what follows each.
+uint64_t BatchBytes(const TrainPlan& plan) {
+  return static_cast<uint64_t>(plan.TokensPerStep()) * 2 * sizeof(int32_t);
+}
+
 MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, uint64_t data_bytes,
                     bool recompute) {
   const StepShape shape = ShapeOf(plan, recompute);
@@ -45,7 +50,7 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
           .activations = step.activations,
           .evaluation =
               kProgramBytes + (plan.val_fraction > 0 ? EvaluationBytes(model, shape, threads) : 0),
-          .data = data_bytes,
+          .data = data_bytes + BatchBytes(plan),
           .shards = ShardCount(model, shape),
           .recompute = recompute};
 }

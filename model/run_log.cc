@@ -136,7 +136,7 @@ void RunLog::Finish(const FinishReport& report) {
   file_.Write(Line({{"steps", report.step},
                     {"tokens", report.tokens},
                     {"seconds", Rounded(report.seconds, 4)},
-                    {"train_loss", report.train_loss},
+                    {"train_loss", OrNull(report.train_loss)},
                     {"final_val_loss", OrNull(report.val_loss)},
                     {"final_val_bits_per_byte", OrNull(report.val_bits_per_byte)},
                     {"best_val_loss", OrNull(report.best_val_loss)},

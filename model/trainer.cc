@@ -323,9 +323,12 @@ void Trainer::Impl::ResetAfterSkip() {
   step_->Zero();
   step_->ResetState();
   if (++skipped_ >= kMaxSkippedSteps) {
-    throw DivergedError(StrCat(
-        "the loss or its gradient was not finite in ", skipped_, " steps in a row (up to step ",
-        done_, "); the last checkpoint is intact. A lower --lr or a longer --warmup helps"));
+    const std::string saved = saved_.step < 0
+                                  ? "no checkpoint was saved before"
+                                  : StrCat("the checkpoint of step ", saved_.step, " is intact");
+    throw DivergedError(StrCat("the loss or its gradient was not finite in ", skipped_,
+                               " steps in a row (up to step ", done_, "); ", saved,
+                               ". A lower --lr or a longer --warmup helps"));
   }
 }
 
@@ -489,10 +492,12 @@ FinishReport Trainer::Impl::Run() {
   if (done_ >= plan_.steps) EvaluateLast();
   Save();
   const bool finished = done_ >= plan_.steps && (evaluator_ == nullptr || evaluated_.step == done_);
+  std::optional<double> train_loss;  // none before the first step, where it is 0
+  if (train_loss_ != 0) train_loss = train_loss_;
   const FinishReport report = {.step = done_,
                                .tokens = tokens_,
                                .seconds = Seconds(),
-                               .train_loss = train_loss_,
+                               .train_loss = train_loss,
                                .val_loss = val_loss_,
                                .val_bits_per_byte = val_bits_,
                                .last_val_loss = evaluated_.loss,

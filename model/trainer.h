@@ -52,7 +52,7 @@ struct FinishReport {
   int64_t step = 0;
   uint64_t tokens = 0;
   double seconds = 0;
-  double train_loss = 0;
+  std::optional<double> train_loss;  // none before the first step
   std::optional<double> val_loss, val_bits_per_byte;
   // The last evaluation and the best of those that are compared, over the same part of the split.
   std::optional<double> last_val_loss, best_val_loss;

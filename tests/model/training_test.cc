@@ -339,6 +339,60 @@ TEST_CASE("steps that are not finite are skipped; ten in a row end the training"
   }
 }
 
+TEST_CASE("a divergence says which checkpoint there is") {
+  const TinyData tiny;
+  const auto files = MakeSystemFiles();
+  const runtime::Scheduler scheduler(2);
+  const testing::TemporaryFolder folder;
+  TrainerSetup setup{
+      .files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop_after = 2};
+  TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
+  Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
+  first.Initialize();
+  first.Run();
+  plan.steps = 40;
+  plan.lr = plan.min_lr = 1e38;
+  plan.warmup = plan.save_every = 0;
+  setup.stop_after = 0;
+  Trainer resumed(plan, *tiny.tokenizer, tiny.data, setup);
+  resumed.Resume(
+      LoadCheckpoint(*files, CheckpointStore(*files, setup.run_folder, 1).Latest()->folder));
+  CHECK_THROWS_WITH_AS(resumed.Run(), doctest::Contains("the checkpoint of step 2 is intact"),
+                       DivergedError);
+  setup.run_folder = folder / "fresh";
+  Trainer fresh(plan, *tiny.tokenizer, tiny.data, setup);
+  fresh.Initialize();
+  CHECK_THROWS_WITH_AS(fresh.Run(), doctest::Contains("no checkpoint was saved before"),
+                       DivergedError);
+}
+
+TEST_CASE("stopped before the first step there is no loss") {
+  const TinyData tiny;
+  const auto files = MakeSystemFiles();
+  const runtime::Scheduler scheduler(2);
+  const testing::TemporaryFolder folder;
+  const std::atomic<int> stop{1};
+  const TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
+  Trainer trainer(
+      plan, *tiny.tokenizer, tiny.data,
+      {.files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop = &stop});
+  trainer.Initialize();
+  const FinishReport report = trainer.Run();
+  CHECK(report.step == 0);
+  CHECK_FALSE(report.train_loss);
+  CHECK(testing::ReadWhole(folder / "run/log.jsonl").find("\"train_loss\":null") !=
+        std::string::npos);
+}
+
+TEST_CASE("the tokens of all batches of a step are in the memory plan") {
+  const TinyData tiny;
+  TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
+  const uint64_t before = PlanMemory(plan, 1, 0).data;
+  plan.grad_accum += 1000;
+  CHECK(PlanMemory(plan, 1, 0).data - before ==
+        static_cast<uint64_t>(1000 * plan.batch * plan.ctx) * 8);
+}
+
 TEST_CASE("the last evaluation reads all of the split, or what a short training has time for") {
   struct Reports final : TrainObserver {
     void OnEvaluate(const EvalReport& report) override { all.push_back(report); }
