@@ -29,6 +29,8 @@ std::string FormatDouble(double value) { return Print("%.17g", value); }
 std::string FormatCount(double value) {
   static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P"};
   size_t unit = 0;
+  // A speed of less than one a second is not none.
+  if (std::fabs(value) < 10 && value != std::trunc(value)) return Print("%.2g", value);
   while (std::fabs(value) >= 999.5 && unit + 1 < std::size(kUnits)) {
     value /= 1000;
     ++unit;
@@ -53,7 +55,8 @@ std::string FormatNumber(uint64_t value, std::string_view noun) {
 }
 
 std::string FormatDuration(double seconds) {
-  if (!(seconds >= 0) || seconds > 1e10) return "?";
+  if (!(seconds >= 0) || std::isinf(seconds)) return "?";
+  if (seconds > 1e10) return FormatCount(seconds / 31'557'600) + " years";
   if (seconds < 9.95) return FormatFixed(seconds, 1) + "s";
   const auto whole = static_cast<uint64_t>(std::llround(seconds));
   if (whole < 60) return std::to_string(whole) + "s";

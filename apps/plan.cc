@@ -225,8 +225,8 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
   WriteOutput(out);
   const uint64_t machine = runtime::TotalMemoryBytes();
   if (machine > 0 && memory.Total() > machine) {
-    Stderr().Line("Note: this is more than the machine's " + model::FormatBytes(machine) +
-                  "; a smaller --batch or --ctx, or --recompute layer, needs less");
+    Stderr().Line("Note: this is more than the machine's " + model::FormatBytes(machine) + "; " +
+                  model::HowToFit(memory, machine));
   }
   return 0;
 }

@@ -57,6 +57,14 @@ MemoryPlan PlanWith(const TrainPlan& plan, const Model& model, size_t threads, u
 
 }  // namespace
 
+std::string HowToFit(const MemoryPlan& memory, uint64_t machine_bytes) {
+  if (memory.parameters + memory.gradients + memory.moments > machine_bytes) {
+    return "only a smaller model fits: --layers, --dim or --vocab";
+  }
+  return std::string("a smaller --batch or --ctx, ") +
+         (memory.recompute ? "" : "--recompute layer, ") + "or a smaller model needs less";
+}
+
 MemoryPlan PlanMemory(const TrainPlan& plan, size_t threads, uint64_t data_bytes) {
   const std::unique_ptr<Model> model = MakeModel(plan.model, "the configuration");
   if (plan.recompute == "layer") return PlanWith(plan, *model, threads, data_bytes, true);

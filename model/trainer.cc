@@ -151,10 +151,9 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
                        data.train.MemoryBytes() + data.validation.MemoryBytes());
   const uint64_t machine = runtime::TotalMemoryBytes();
   if (machine > 0 && memory_.Total() > machine) {
-    throw OutOfMemory(
-        StrCat("this training needs ", FormatBytes(memory_.Total()), " (activations ",
-               FormatBytes(memory_.activations), "), the machine has ", FormatBytes(machine),
-               "; a smaller --batch or --ctx, --recompute layer, or a smaller model makes it fit"));
+    throw OutOfMemory(StrCat("this training needs ", FormatBytes(memory_.Total()), " (activations ",
+                             FormatBytes(memory_.activations), "), the machine has ",
+                             FormatBytes(machine), "; ", HowToFit(memory_, machine)));
   }
   weights_ = runtime::Arena("parameters", model_->params().buffer_size() * sizeof(float));
   const bool half = plan_.dtype == "bf16";

@@ -132,6 +132,8 @@ inline size_t SampleTokens(const Model& model) { return std::min<size_t>(96, mod
 
 // The same plan without allocating anything.
 MemoryPlan PlanMemory(const TrainPlan& plan, size_t threads, uint64_t data_bytes);
+// What would make a training that this machine has not the memory for fit.
+std::string HowToFit(const MemoryPlan& memory, uint64_t machine_bytes);
 
 }  // namespace lanewise::model
 

@@ -239,9 +239,17 @@ TEST_CASE(
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText());
   CheckRefusal(Tiny(data, folder / "a", {"--dim", "65536", "--layers", "50"}), 6,
-               {"this training needs", "iB", "the machine has", "--batch", "--ctx"});
-  CheckRefusal(Tiny(data, folder / "a", {"--batch", "65536", "--ctx", "1000", "--dim", "4096"}), 6,
-               {"this training needs", "the machine has", "--recompute"});
+               {"this training needs", "iB", "the machine has", "only a smaller model", "--dim"});
+  const std::vector<std::string> batch = {"--batch", "65536", "--ctx",      "1000",
+                                          "--dim",   "4096",  "--recompute"};
+  const auto with = [&](const std::string& how) {
+    std::vector<std::string> words = Tiny(data, folder / "a", batch);
+    words.push_back(how);
+    return words;
+  };
+  CheckRefusal(with("none"), 6,
+               {"this training needs", "the machine has", "--batch or --ctx, --recompute layer"});
+  CheckRefusal(with("layer"), 6, {"a smaller --batch or --ctx, or a smaller model"});
   CHECK_FALSE(std::filesystem::exists(folder / "a"));
 }
 

@@ -519,6 +519,19 @@ TEST_CASE("profile and plan") {
   }
   CHECK(plan["steps"] == 50);
   CHECK_FALSE(std::filesystem::exists(folder / "c"));
+  const auto plan_of = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"plan", "--data", data, "--epochs", "1000000"};
+    all.insert(all.end(), more.begin(), more.end());
+    return Succeed(all);
+  };
+  const RunResult model = plan_of({"--dim", "65536", "--layers", "300"});
+  CHECK(Contains(model.messages, "only a smaller model fits"));
+  CHECK_FALSE(Contains(model.output, " 0 tokens/s"));
+  CHECK_FALSE(Contains(model.output, "?"));
+  CHECK(Contains(model.output, " years"));
+  const RunResult batch = plan_of(
+      {"--batch", "65536", "--ctx", "4096", "--grad-accum", "1000", "--recompute", "layer"});
+  CHECK(Contains(batch.messages, "a smaller --batch or --ctx, or a smaller model"));
 }
 
 TEST_CASE("two processes on one folder: the second is refused") {
