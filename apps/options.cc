@@ -46,14 +46,17 @@ std::optional<double> ParseNumber(const std::string& text) {
   return value;
 }
 
-// Also 1e6, as scripts write it.
+// Also 1e6, as scripts write it. What is too large becomes the largest: whatever range is asked for
+// ends below.
 std::optional<int64_t> ParseInteger(const std::string& text) {
   int64_t value = 0;
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   if (!text.empty() && stop == end && error == std::errc()) return value;
   const std::optional<double> number = ParseNumber(text);
-  if (!number || std::fabs(*number) > 9e15 || *number != std::trunc(*number)) return std::nullopt;
+  if (!number || !std::isfinite(*number) || *number != std::trunc(*number)) return std::nullopt;
+  if (*number >= 0x1p63) return std::numeric_limits<int64_t>::max();
+  if (*number < -0x1p63) return std::numeric_limits<int64_t>::min();
   return static_cast<int64_t>(*number);
 }
 

@@ -235,6 +235,17 @@ TEST_CASE("numbers out of range and no numbers, each with the option's name") {
     arguments.insert(arguments.end(), {option, value});
     CheckRefusal(arguments, 2, {option});
   }
+  // Integers, though no program could hold them: what is wrong is the range.
+  const std::vector<std::vector<std::string>> large = {
+      {"--steps", "1e18", "1000000000"},
+      {"--layers", "99999999999999999999", "from 1 to 1024"},
+      {"--dim", "-99999999999999999999", "from 1 to 65536"},
+      {"--batch", "1e30", "from 1 to 65536"}};
+  for (const auto& words : large) {
+    std::vector<std::string> arguments = train;
+    arguments.insert(arguments.end(), {words[0], words[1]});
+    CheckRefusal(arguments, 2, {words[0], "must be from", words[2]});
+  }
   for (const char* option : {"--temp", "--top-p", "--min-p", "--repeat-penalty"}) {
     CheckRefusal({"generate", "m", "--prompt", "x", option, "nan"}, 2, {option, "nan"});
     CheckRefusal({"generate", "m", "--prompt", "x", option, "-2"}, 2, {option, "-2"});
