@@ -112,7 +112,8 @@ void TrainFlags::DeclareEvaluation(Options& options) {
                   "validation tokens of one evaluation (default: what takes 5% of the time; the "
                   "last one reads all, or what takes 5% again)");
   options.Integer("save-every", "N", &options_.save_every, kLow, kHigh,
-                  "steps between checkpoints; 0: only at the end (default: as --eval-every)");
+                  "steps between checkpoints; 0: only at the end (default: as --eval-every). Only "
+                  "what is saved in a step that is evaluated too can become the best");
   options.Integer("keep", "N", &options_.keep, kLow, kHigh,
                   "newest checkpoints to keep beside the best");
 }
