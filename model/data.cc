@@ -228,6 +228,25 @@ TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view
   return tokens;
 }
 
+TokenArray Excerpt(const TokenArray& all, uint64_t tokens) {
+  constexpr uint64_t kRun = 1024;
+  // Not so many that they would overlap.
+  const uint64_t most = std::max<uint64_t>(1, all.size() / kRun);
+  const uint64_t runs = std::clamp<uint64_t>((tokens + kRun - 1) / kRun, 1, most);
+  TokenArray excerpt(all.vocab_size());
+  std::vector<int32_t> ids;
+  for (uint64_t r = 0; r < runs; ++r) {
+    const uint64_t begin = all.size() / runs * r;
+    ids.resize(static_cast<size_t>(std::min(kRun, all.size() - begin)));
+    all.Copy(begin, ids);
+    excerpt.Append(ids);
+  }
+  excerpt.bytes =
+      static_cast<uint64_t>(static_cast<double>(all.bytes) * static_cast<double>(excerpt.size()) /
+                            static_cast<double>(all.size()));
+  return excerpt;
+}
+
 TokenArray ReadTokenIds(FileSystem& files, const std::string& path, int32_t vocab_size) {
   const MappedFile file(files, path);
   const std::string_view text = file.text();

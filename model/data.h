@@ -71,6 +71,10 @@ class TokenArray {
 TokenArray Tokenize(const Tokenizer& tokenizer, std::span<const std::string_view> texts,
                     const ReadProgress& progress = {});
 
+// About `tokens` of a text in runs that are evenly spaced over it: its parts differ too much for a
+// beginning to stand for the whole.
+TokenArray Excerpt(const TokenArray& all, uint64_t tokens);
+
 // Reads whitespace-separated ids; InputError names the line of what is no id below vocab_size.
 TokenArray ReadTokenIds(FileSystem& files, const std::string& path, int32_t vocab_size);
 

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <stdexcept>
 
 #include "kernels/bfloat16.h"
@@ -30,27 +29,6 @@ constexpr uint64_t kLastEvalTokens = uint64_t{1} << 17;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// About `tokens` of a text in runs that are evenly spaced over it: its parts differ too much for a
-// beginning to stand for the whole.
-TokenArray Excerpt(const TokenArray& all, uint64_t tokens, size_t vocab_size) {
-  constexpr uint64_t kRun = 1024;
-  // Not so many that they would overlap.
-  const uint64_t most = std::max<uint64_t>(1, all.size() / kRun);
-  const uint64_t runs = std::clamp<uint64_t>((tokens + kRun - 1) / kRun, 1, most);
-  TokenArray excerpt(static_cast<int32_t>(vocab_size));
-  std::vector<int32_t> ids;
-  for (uint64_t r = 0; r < runs; ++r) {
-    const uint64_t begin = all.size() / runs * r;
-    ids.resize(static_cast<size_t>(std::min(kRun, all.size() - begin)));
-    all.Copy(begin, ids);
-    excerpt.Append(ids);
-  }
-  excerpt.bytes =
-      static_cast<uint64_t>(static_cast<double>(all.bytes) * static_cast<double>(excerpt.size()) /
-                            static_cast<double>(all.size()));
-  return excerpt;
 }
 
 }  // namespace
@@ -287,7 +265,7 @@ void Trainer::Impl::ChooseIntervals() {
   if (plan_.save_every < 0) plan_.save_every = plan_.eval_every;
   const auto wanted = static_cast<uint64_t>(plan_.eval_tokens);
   if (wanted > 0 && wanted < data_.validation.size() / 10 * 9) {
-    excerpt_ = Excerpt(data_.validation, wanted, model_->vocab_size());
+    excerpt_ = Excerpt(data_.validation, wanted);
   }
 }
 
@@ -419,11 +397,8 @@ void Trainer::Impl::EvaluateLast() {
   if (evaluated_.step != done_) Evaluate(Usual(), false);
   const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 8);
   if (Usual().size() >= std::min(tokens, data_.validation.size())) return;
-  if (tokens >= data_.validation.size()) {
-    Evaluate(data_.validation, true);
-  } else {
-    Evaluate(Excerpt(data_.validation, tokens, model_->vocab_size()), true);
-  }
+  if (tokens >= data_.validation.size()) return Evaluate(data_.validation, true);
+  Evaluate(Excerpt(data_.validation, tokens), true);
 }
 
 // A short text in the model's own words, from nothing but a newline (or the text's first token).
