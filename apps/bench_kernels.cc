@@ -21,8 +21,8 @@ namespace lanewise::apps {
 namespace {
 
 void InitializeBenchmarks(std::vector<std::string> words) {
-  words.insert(words.begin(), "lanewise");
-  std::vector<char*> arguments;
+  static char program[] = "lanewise";  // Google Benchmark keeps it
+  std::vector<char*> arguments = {program};
   for (std::string& word : words) arguments.push_back(word.data());
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());

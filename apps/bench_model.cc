@@ -201,7 +201,7 @@ void BenchModelCommand::Declare(Options& options) {
   if (path_ == Path::kDecode) {
     options.Integer("batch", "N", &streams_, 1, 4096, "texts that are generated at once");
   }
-  options.Integer("steps", "N", &steps_, 0, kHigh,
+  options.Integer("steps", "N", &steps_, 0, 1'000'000'000,
                   "repetitions to take the median of; 0: as many as three seconds hold");
   DeclareDtype(options, &options_.dtype);
   common_.Declare(options, /*json=*/true, /*profile=*/true);

@@ -56,7 +56,7 @@ std::string OverviewHelp(const std::vector<const Command*>& commands);
 
 // UsageError where a file that is written at the end cannot be: its folder is missing, or it is no
 // regular file. "" is no file.
-void CheckFolderOf(model::FileSystem& files, const std::string& path);
+void CheckOutputFile(model::FileSystem& files, const std::string& path);
 
 // --dtype of a command that runs a model.
 void DeclareDtype(Options& options, std::string* dtype);
@@ -66,7 +66,7 @@ class CommonOptions {
  public:
   void Declare(Options& options, bool json, bool profile);
   // Applies --quiet, --isa and --bf16-unit. UsageError where the CPU lacks the instructions, or
-  // --profile has no folder to write to.
+  // --profile cannot be written.
   void Apply(model::FileSystem& files) const;
   std::unique_ptr<runtime::Scheduler> MakeScheduler() const;
   bool json() const { return json_; }

@@ -39,7 +39,7 @@ void SuggestBf16() {
   Stderr().Line("Note: --dtype bf16 trains faster on this CPU, to the same loss");
 }
 
-void CheckFolderOf(model::FileSystem& files, const std::string& path) {
+void CheckOutputFile(model::FileSystem& files, const std::string& path) {
   if (path.empty()) return;
   const std::string folder = model::ParentPath(model::ResolveOutput(files, path));
   if (!model::IsDirectory(files, folder)) {
@@ -73,7 +73,7 @@ void CommonOptions::Declare(Options& options, bool json, bool profile) {
 
 void CommonOptions::Apply(model::FileSystem& files) const {
   Stderr().set_quiet(quiet_);
-  if (profile_ != "summary") CheckFolderOf(files, profile_);
+  if (profile_ != "summary") CheckOutputFile(files, profile_);
   kernels::ForceBf16Unit(bf16_unit_);
   if (isa_ == "auto") return;
   std::vector<std::string> names = {"auto"};

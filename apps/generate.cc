@@ -137,7 +137,7 @@ void GenerateCommand::Check(model::FileSystem& files) const {
     if (stop.empty())
       throw model::UsageError("--stop '' is empty: it would end every text at once");
   }
-  CheckFolderOf(files, save_state_);
+  CheckOutputFile(files, save_state_);
   if (tokens_ == 0 && interactive_) throw model::UsageError("--interactive needs --tokens above 0");
 }
 
@@ -207,6 +207,9 @@ void GenerateCommand::Summarize(const GenerateReport& report) const {
                   FormatCount(static_cast<double>(report.tokens) / report.seconds) +
                   " tokens/s; prompt " + FormatNumber(report.prompt_tokens, "token") + " in " +
                   FormatDuration(report.prompt_seconds) + "]");
+  }
+  if (report.reason == model::StopReason::kInterrupted) {
+    Stderr().Line(std::string("Stopped by ") + StopSignalName());
   }
   if (report.reason == model::StopReason::kContextFull) {
     Stderr().Line("Stopped: the model's context is full; --slide goes on.");

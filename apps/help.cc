@@ -69,8 +69,8 @@ std::string OverviewHelp(const std::vector<const Command*>& commands) {
       "`lanewise COMMAND --help` has options and examples. Every option can also be set in the\n"
       "environment: LANEWISE_THREADS=4 is --threads 4.\n\n"
       "Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input or corrupt file, 4 input/output\n"
-      "or disk full, 5 diverged, 6 out of memory, 7 folder in use, 130/143 stopped by a signal,\n"
-      "141 the reader of the output has gone.\n";
+      "or disk full, 5 diverged, 6 out of memory, 7 folder in use, 129/130/143 stopped by a\n"
+      "signal, 141 the reader of the output has gone.\n";
   return out;
 }
 

@@ -45,7 +45,7 @@ std::optional<double> ParseNumber(const std::string& text) {
   return value;
 }
 
-// Also 1e6, as scripts write it. What is too large becomes the largest: whatever range is asked for
+// Also 1e6, as scripts write it. What is too large becomes the largest: the range that is asked for
 // ends below.
 std::optional<int64_t> ParseInteger(const std::string& text) {
   int64_t value = 0;
@@ -282,17 +282,22 @@ const Option& Options::Find(std::string_view name) const {
 }
 
 std::string Options::SourcesOf(const std::string& message) const {
+  // What follows is advice, which may name other options.
+  const std::string_view subject = std::string_view(message).substr(0, message.find(';'));
   std::string sources;
   for (const auto& option : options_) {
-    const std::string spelled = Spelled(*option);
-    size_t at = message.find(spelled);
+    std::string spelled = Spelled(*option);
+    if (subject.find("--no-" + option->name) != std::string_view::npos) {
+      spelled = "--no-" + option->name;
+    }
+    size_t at = subject.find(spelled);
     // --lr is not in --lr-min.
     const auto goes_on = [&](size_t end) {
-      return end < message.size() &&
-             (message[end] == '-' || std::isalnum(static_cast<unsigned char>(message[end])) != 0);
+      return end < subject.size() &&
+             (subject[end] == '-' || std::isalnum(static_cast<unsigned char>(subject[end])) != 0);
     };
     while (at != std::string::npos && goes_on(at + spelled.size())) {
-      at = message.find(spelled, at + 1);
+      at = subject.find(spelled, at + 1);
     }
     if (at == std::string::npos) continue;
     std::string source;

@@ -178,7 +178,7 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
                         text.data.train.MemoryBytes() + text.data.validation.MemoryBytes());
   const Speed speed = Measure(files, plan, text, memory, *scheduler, gflops);
   if (SignalExitCode() != 0) return SignalExitCode();
-  const double step_tokens = plan.MeanTokensPerStep(text.data.train.size());
+  const double step_tokens = TokensOfStep(plan, text);
   if (plan.steps == 0) {
     plan.FixSteps(static_cast<int64_t>(kTrainingShare * plan.minutes * 60 *
                                        speed.tokens_per_second / step_tokens));
@@ -196,7 +196,7 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
                {"mfu", speed.tokens_per_second * speed.flops_per_token * 1e-9 / gflops},
                {"seconds", seconds},
                {"steps", plan.steps},
-               {"tokens", tokens},
+               {"tokens", std::llround(tokens)},
                {"threads", scheduler->threads()},
                {"shards", memory.shards},
                {"recompute", memory.recompute},

@@ -22,7 +22,7 @@ static_assert(std::atomic<int>::is_always_lock_free, "signal handlers need it");
 
 std::atomic<const char*> said_on_stop{nullptr};
 
-std::atomic<int> reading{0};  // see EndOnSignal
+std::atomic<int> end_at_once{0};  // see EndOnSignal
 
 const char* NameOf(int signal) {
 #if defined(SIGHUP)
@@ -43,6 +43,13 @@ void Say(const char* text) {
   (void)written;
 }
 
+[[noreturn]] void End(int signal) {
+  Say("\nStopped by ");
+  Say(NameOf(signal));
+  Say("\n");
+  std::_Exit(128 + signal);
+}
+
 extern "C" void HandleStop(int signal) {
   int before = 0;
   if (!stop_signal.compare_exchange_strong(before, signal)) {
@@ -52,12 +59,7 @@ extern "C" void HandleStop(int signal) {
 #endif
     std::_Exit(128 + signal);
   }
-  if (reading.load() > 0) {
-    Say("\nStopped by ");
-    Say(NameOf(signal));
-    Say("\n");
-    std::_Exit(128 + signal);
-  }
+  if (end_at_once.load() > 0) End(signal);
   if (const char* text = said_on_stop.load()) Say(text);
 }
 
@@ -95,8 +97,11 @@ void InstallSignalHandlers() {
 
 void SayOnStop(const char* text) { said_on_stop = text; }
 
-EndOnSignal::EndOnSignal() { ++reading; }
-EndOnSignal::~EndOnSignal() { --reading; }
+EndOnSignal::EndOnSignal() {
+  ++end_at_once;  // from here on a signal is the handler's
+  if (const int signal = stop_signal.load(); signal != 0) End(signal);
+}
+EndOnSignal::~EndOnSignal() { --end_at_once; }
 
 const std::atomic<int>& StopSignal() { return stop_signal; }
 

@@ -20,7 +20,8 @@ const std::atomic<int>& StopSignal();
 void SayOnStop(const char* text);
 
 // While one lives, the first signal ends the program, as there is nothing to save: texts and
-// prompts are read, which may take as long as somebody writes them, or kernels are measured.
+// prompts are read, which may take as long as somebody writes them, a text is evaluated, or kernels
+// are measured.
 class EndOnSignal {
  public:
   EndOnSignal();

@@ -44,6 +44,7 @@ bool FillInputBuffer() {
       return true;
     }
     if (size == 0) return false;
+    if (errno == EIO && StopSignal().load() != 0) return false;  // of a terminal that is closed
     if (errno != EINTR) {
       throw model::IoError(std::string("read standard input: ") + std::strerror(errno), errno);
     }
@@ -55,6 +56,8 @@ bool FillInputBuffer() {
 void WriteOutput(std::string_view bytes) {
   const int error = WriteAll(kOutput, bytes);
   if (error == EPIPE) throw PipeClosed();
+  // Of a terminal that is closed: the signal that said so ends the program, in order.
+  if (error == EIO && StopSignal().load() != 0) return;
   if (error != 0) {
     throw model::IoError(std::string("write standard output: ") + std::strerror(error), error);
   }

@@ -70,7 +70,7 @@ class TrainCommand : public Command {
   model::Checkpoint LoadLatest(FileSystem& files, const std::string& folder) const;
   void PrepareResume(FileSystem& files, const Options& options, Prepared* run);
   void Lengthen(const model::TrainText& text, TrainPlan* plan) const;
-  bool NothingLeft(const Prepared& run) const;
+  bool NothingLeft(FileSystem& files, const Prepared& run) const;
   static std::string Advice(const model::Trainer& trainer, const model::FinishReport& report);
   void PrintSummary(FileSystem& files, const model::Trainer& trainer,
                     const model::FinishReport& report) const;
@@ -144,11 +144,11 @@ void TrainCommand::CheckFreshFolder(FileSystem& files) const {
 }
 
 void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run) {
-  // A folder above it that may not be entered cannot be written to either.
-  model::FileInfo info;
-  if (const int error = files.Info(out_, &info); error < 0) {
-    model::ThrowIoError("create the folder", out_, error);
-  }
+  // A folder that may not be entered cannot be written to either.
+  model::FileInfo info, inside;
+  int error = files.Info(out_, &info);
+  if (error >= 0) error = files.Info(model::JoinPath(out_, ".lock"), &inside);
+  if (error < 0) model::ThrowIoError("write into the folder", out_, error);
   const bool exists = info.kind == model::FileInfo::Kind::kDirectory;
   if (!exists && info.kind != model::FileInfo::Kind::kMissing) {
     throw UsageError("--out " + out_ + " is not a folder");
@@ -163,9 +163,7 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
     run->from = model::OpenModel(files, from_);
     tokenizer = run->from->tokenizer;
     config = run->from->config;
-    if (tokenizer.is_null()) {
-      throw InputError(from_ + ": has no tokenizer, so it cannot read text");
-    }
+    if (tokenizer.is_null()) model::ThrowNoTokenizer(*run->from);
   }
   const model::TrainOptions& options = flags_.options();
   const EndOnSignal reading;
@@ -261,13 +259,13 @@ void TrainCommand::Lengthen(const model::TrainText& text, TrainPlan* plan) const
 }
 
 // Whether the run has reached its length already.
-bool TrainCommand::NothingLeft(const Prepared& run) const {
+bool TrainCommand::NothingLeft(FileSystem& files, const Prepared& run) const {
   if (!run.checkpoint || run.plan.steps == 0) return false;
   const auto done = static_cast<int64_t>(run.checkpoint->step);
   if (done < run.plan.steps) return false;
-  // It was stopped in the evaluation after its last step.
-  const bool evaluated = run.checkpoint->val_loss || run.text.data.validation.size() < 2;
-  if (done == run.plan.steps && !evaluated) return false;
+  // It may have been stopped in the evaluations after its last step.
+  const std::string log = model::JoinPath(out_, "log.jsonl");
+  if (done == run.plan.steps && !model::ReadRunLog(files, log).finished) return false;
   const model::TrainOptions& given = flags_.options();
   // The very length that was asked for is no mistake: the run was stopped after its last save.
   if (done > run.plan.steps && (given.steps || given.tokens || given.epochs)) {
@@ -292,7 +290,7 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
   Prepared run;
   resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
-  if (NothingLeft(run)) return 0;
+  if (NothingLeft(files, run)) return 0;
   for (const std::string& notice : run.text.notices) Stderr().Line("Note: " + notice);
   if (run.plan.dtype == "bf16") gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true);
 

@@ -190,15 +190,20 @@ std::string DescribeLength(const model::TrainPlan& plan, const model::TrainText&
   line += " of " + std::to_string(plan.batch) + " × " + std::to_string(plan.ctx) + " tokens";
   if (plan.grad_accum > 1) line += " × " + std::to_string(plan.grad_accum);
   if (plan.steps == 0) return line;
-  const uint64_t size = text.data.train.size();
-  const double tokens = static_cast<double>(plan.steps) * plan.MeanTokensPerStep(size);
+  const double tokens = static_cast<double>(plan.steps) * TokensOfStep(plan, text);
   line += ", " + FormatCount(tokens) + " in all";
   if (text.files == 0) return line;
-  const double epochs = std::round(tokens / static_cast<double>(size - 1) * 100) / 100;
+  const double targets = static_cast<double>(text.data.train.size() - 1);
+  const double epochs = std::round(tokens / targets * 100) / 100;
   return line + " (" + (epochs > 0 ? FormatShort(epochs) : "less than 0.01") + " epochs)";
 }
 
 }  // namespace
+
+double TokensOfStep(const model::TrainPlan& plan, const model::TrainText& text) {
+  if (text.files == 0) return static_cast<double>(plan.TokensPerStep());
+  return plan.MeanTokensPerStep(text.data.train.size());
+}
 
 std::vector<std::string> DescribePlan(const PlanFacts& facts) {
   const model::TrainPlan& plan = *facts.plan;

@@ -49,10 +49,13 @@ model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,
 model::TrainPlan ResumePlan(const Options& options, const TrainFlags& flags,
                             const model::TrainPlan& stored, const std::string& tokenizer_kind);
 
+// Tokens that a step trains: with a text on average, or where one is assumed as many as it holds.
+double TokensOfStep(const model::TrainPlan& plan, const model::TrainText& text);
+
 // What will be done, in lines for people.
 struct PlanFacts {
   const model::TrainPlan* plan = nullptr;
-  const model::TrainText* text = nullptr;  // without paths: one that is assumed
+  const model::TrainText* text = nullptr;  // of no files: one that is assumed
   model::MemoryPlan memory;
   size_t threads = 0;
   double machine_gflops = 0;

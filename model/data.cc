@@ -199,7 +199,7 @@ void TokenArray::Copy(uint64_t first, std::span<int32_t> out) const {
     throw std::out_of_range("tokens beyond the end");
   std::visit(
       [&](const auto& stored) {
-        for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<int32_t>(stored[first + i]);
+        std::copy_n(stored.begin() + static_cast<std::ptrdiff_t>(first), out.size(), out.begin());
       },
       ids_);
 }
@@ -208,7 +208,8 @@ uint64_t TokenArray::MemoryBytes() const {
   return std::visit(
       [](const auto& stored) {
         using Id = typename std::decay_t<decltype(stored)>::value_type;
-        return static_cast<uint64_t>(stored.size() * sizeof(Id));
+        const uint64_t held = stored.size() * sizeof(Id);
+        return held + held / 16;  // with the places of the pieces
       },
       ids_);
 }

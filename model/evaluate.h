@@ -41,8 +41,8 @@ class Evaluator {
   Evaluator(const Model& model, const runtime::Scheduler& scheduler, size_t ctx = 0,
             size_t stride = 0, bool half_weights = false,
             uint64_t most_tokens = std::numeric_limits<uint64_t>::max());
-  // InputError below two tokens.
   ~Evaluator();
+  // InputError below two tokens.
   EvaluateResult Run(const runtime::Weights& weights, const TokenArray& tokens,
                      const EvaluateOptions& options);
   size_t MemoryBytes() const;

@@ -195,6 +195,38 @@ std::string ReadToEnd(File& file, uint64_t limit) {
   }
 }
 
+// Empty where the path is no symbolic link.
+std::string ReadLink(FileSystem& files, const std::string& path) {
+  std::string target;
+  const int64_t result = Retry([&] { return files.ReadLink(path, &target); });
+  if (result == -EINVAL || IsMissing(result)) return "";
+  if (result < 0) ThrowIoError("look at", path, result);
+  return target;
+}
+
+// The end of the path's symbolic links, which are in no circle.
+std::string EndOfLinks(FileSystem& files, std::string path) {
+  for (;;) {
+    const std::string target = ReadLink(files, path);
+    if (target.empty()) return path;
+    path = IsSeparator(target[0]) ? target : JoinPath(ParentPath(path), target);
+  }
+}
+
+// What stands where a file is to be written, if that is none.
+std::string WhatElse(FileSystem& files, const std::string& path) {
+  // Looked at through its links, some of which only the system can follow (/dev/stdout), and of
+  // which it refuses circles.
+  switch (GetInfo(files, path).kind) {
+    case FileInfo::Kind::kDirectory:
+      return path + " is a folder; name a file";
+    case FileInfo::Kind::kOther:
+      return path + " is a device or a pipe; name a file";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 MappedFile::MappedFile(FileSystem& files, const std::string& path) : path_(path) {
@@ -240,15 +272,6 @@ FileInfo GetInfo(FileSystem& files, const std::string& path) {
   }
   if (result < 0) ThrowIoError("look at", path, result);
   return info;
-}
-
-// Empty where the path is no symbolic link.
-static std::string ReadLink(FileSystem& files, const std::string& path) {
-  std::string target;
-  const int64_t result = Retry([&] { return files.ReadLink(path, &target); });
-  if (result == -EINVAL || IsMissing(result)) return "";
-  if (result < 0) ThrowIoError("look at", path, result);
-  return target;
 }
 
 bool IsFile(FileSystem& files, const std::string& path) {
@@ -331,24 +354,9 @@ void RequireFreeSpace(FileSystem& files, const std::string& path, uint64_t bytes
 }
 
 std::string ResolveOutput(FileSystem& files, const std::string& path) {
-  constexpr int kMostLinks = 40;  // as Linux has it
-  std::string resolved = path;
-  for (int links = 0;; ++links) {
-    const std::string target = ReadLink(files, resolved);
-    if (target.empty()) break;
-    if (links == kMostLinks) throw UsageError(path + ": symbolic links in a circle");
-    resolved = IsSeparator(target[0]) ? target : JoinPath(ParentPath(resolved), target);
-  }
-  switch (GetInfo(files, resolved).kind) {
-    case FileInfo::Kind::kMissing:
-    case FileInfo::Kind::kFile:
-      return resolved;
-    case FileInfo::Kind::kDirectory:
-      throw UsageError(path + " is a folder; name a file");
-    case FileInfo::Kind::kOther:
-      throw UsageError(path + " is a device or a pipe; name a file");
-  }
-  return resolved;
+  const std::string what = WhatElse(files, path);
+  if (!what.empty()) throw UsageError(what);
+  return EndOfLinks(files, path);
 }
 
 void WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes) {
@@ -357,7 +365,9 @@ void WriteFileAtomically(FileSystem& files, const std::string& path, std::string
 
 void WriteFileAtomically(FileSystem& files, const std::string& path,
                          const std::function<void(File&)>& write) {
-  const std::string target = ResolveOutput(files, path);
+  const std::string what = WhatElse(files, path);
+  if (!what.empty()) throw IoError(what, EISDIR);
+  const std::string target = EndOfLinks(files, path);
   const std::string folder = ParentPath(target);
   const std::string temporary = JoinPath(folder, ".tmp-" + BaseName(target));
   try {

@@ -50,7 +50,8 @@ class FileSystem {
 
   // Of what a symbolic link points to. Missing is not an error.
   virtual int Info(const std::string& path, FileInfo* info) = 0;
-  // What a symbolic link says, relative to its own folder; -EINVAL where the path is none.
+  // What a symbolic link says, relative to its own folder; -EINVAL where the path is none, and on
+  // Windows: links and junctions are taken for what they point to there.
   virtual int ReadLink(const std::string& path, std::string* target) = 0;
   virtual int List(const std::string& path, std::vector<std::string>* names) = 0;  // unsorted
   virtual int Rename(const std::string& from, const std::string& to) = 0;  // replaces a file

@@ -164,7 +164,6 @@ class WindowsFiles final : public FileSystem {
     return 0;
   }
 
-  // Symbolic links are rare there, and need a privilege: they are taken for what they point to.
   int ReadLink(const std::string&, std::string*) override { return -EINVAL; }
 
   int List(const std::string& path, std::vector<std::string>* names) override {

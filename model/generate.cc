@@ -79,11 +79,11 @@ bool Generator::Feed(size_t kept) {
 GenerateReport Generator::Run() {
   text_.Begin();
   GenerateReport& report = text_.report();
-  CheckRoom(text_.pending().size(), session_.room());
   // Without a token to draw, the last one waits for the turn that needs its logits.
-  const bool draws = text_.options().tokens > 0;
-  if (!Feed(draws ? 0 : 1)) report.reason = StopReason::kInterrupted;
-  if (!draws || report.reason == StopReason::kInterrupted) return report;
+  const size_t kept = text_.options().tokens > 0 ? 0 : 1;
+  CheckRoom(text_.pending().size() - kept, session_.room());
+  if (!Feed(kept)) report.reason = StopReason::kInterrupted;
+  if (kept > 0 || report.reason == StopReason::kInterrupted) return report;
   const double begin = Now();
   while (text_.Draw(session_.logits())) {
     if (session_.room() == 0) {

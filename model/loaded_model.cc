@@ -6,11 +6,15 @@
 
 namespace lanewise::model {
 
-const Tokenizer& LoadedModel::RequireTokenizer(const std::string& otherwise) const {
-  if (tokenizer) return *tokenizer;
+void ThrowNoTokenizer(const ModelFile& file, const std::string& otherwise) {
   const bool folder = file.format == "safetensors";
   throw InputError(file.path + ": has no tokenizer; put the model's " +
                    (folder ? "tokenizer.json in it" : "tokenizer.bin beside it") + otherwise);
+}
+
+const Tokenizer& LoadedModel::RequireTokenizer(const std::string& otherwise) const {
+  if (tokenizer) return *tokenizer;
+  ThrowNoTokenizer(file, otherwise);
 }
 
 uint64_t LoadedModel::Hash() const {

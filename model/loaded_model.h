@@ -14,6 +14,10 @@
 
 namespace lanewise::model {
 
+// InputError about a model without a tokenizer that says what to do about it; `otherwise` is
+// another way that the caller has.
+[[noreturn]] void ThrowNoTokenizer(const ModelFile& file, const std::string& otherwise = "");
+
 struct LoadedModel {
   ModelFile file;  // without its tensors and the mapping: the weights are in `memory`
   std::unique_ptr<Model> model;
@@ -24,8 +28,7 @@ struct LoadedModel {
   runtime::Weights weights() const {
     return {memory.Floats().data(), half.As<const kernels::BFloat16>().data()};
   }
-  // The tokenizer. InputError where there is none, which says what to do about it; `otherwise` is
-  // another way that the caller has.
+  // The tokenizer, or ThrowNoTokenizer.
   const Tokenizer& RequireTokenizer(const std::string& otherwise = "") const;
   // Of the configuration and all weights: tells whether something was made with this very model.
   uint64_t Hash() const;

@@ -35,8 +35,11 @@ void CheckPositive(const char* option, std::optional<double> value, double highe
 
 void CheckCount(const char* option, std::optional<int64_t> value, int64_t lowest, int64_t highest) {
   if (!value || (*value >= lowest && *value <= highest)) return;
-  throw UsageError(std::string(option) + " " + std::to_string(*value) + ": must be from " +
-                   std::to_string(lowest) + " to " + std::to_string(highest));
+  // What is beyond all integers was cut to the last of them, which nobody gave.
+  using Limits = std::numeric_limits<int64_t>;
+  const bool cut = *value == Limits::max() || *value == Limits::min();
+  throw UsageError(std::string(option) + (cut ? "" : " " + std::to_string(*value)) +
+                   ": must be from " + std::to_string(lowest) + " to " + std::to_string(highest));
 }
 
 void CheckName(const char* option, const char* what, const std::string& name,

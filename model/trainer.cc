@@ -58,9 +58,10 @@ class Trainer::Impl {
   TrainStep::Loss Gradients(int64_t step);
   StepReport DoStep();
   void ResetAfterSkip();
-  void Evaluate(const TokenArray& part, bool last);
+  // False where a stop came in between; true where there is nothing to evaluate on.
+  bool Evaluate(const TokenArray& part, bool last);
   void EvaluateWhereDue();
-  void EvaluateLast();
+  bool EvaluateLast();
   // What evaluations while training read.
   const TokenArray& Usual() const { return excerpt_.size() > 0 ? excerpt_ : data_.validation; }
   std::string Sample();
@@ -354,8 +355,8 @@ StepReport Trainer::Impl::DoStep() {
   return report;
 }
 
-void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
-  if (evaluator_ == nullptr) return;
+bool Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
+  if (evaluator_ == nullptr) return true;
   EvaluateOptions options;
   options.progress = [&](double done) {
     observer_->OnEvaluateProgress(done);
@@ -363,7 +364,7 @@ void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   };
   const EvaluateResult result = evaluator_->Run(Reading(), part, options);
   // A part that was cut short must not be compared with whole ones.
-  if (Stopping()) return;
+  if (Stopping()) return false;
   EvalReport report;
   report.step = done_;
   report.val_loss = result.cross_entropy;
@@ -384,6 +385,7 @@ void Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   }
   if (record_) record_->Evaluate(report);
   observer_->OnEvaluate(report);
+  return true;
 }
 
 void Trainer::Impl::EvaluateWhereDue() {
@@ -393,12 +395,12 @@ void Trainer::Impl::EvaluateWhereDue() {
 }
 
 // After the last step: as the others, so that it can be compared, and over more of the split.
-void Trainer::Impl::EvaluateLast() {
-  if (evaluated_.step != done_) Evaluate(Usual(), false);
+bool Trainer::Impl::EvaluateLast() {
+  if (evaluated_.step != done_ && !Evaluate(Usual(), false)) return false;
   const uint64_t tokens = std::max(kLastEvalTokens, tokens_ / 8);
-  if (Usual().size() >= std::min(tokens, data_.validation.size())) return;
+  if (Usual().size() >= std::min(tokens, data_.validation.size())) return true;
   if (tokens >= data_.validation.size()) return Evaluate(data_.validation, true);
-  Evaluate(Excerpt(data_.validation, tokens), true);
+  return Evaluate(Excerpt(data_.validation, tokens), true);
 }
 
 // A short text in the model's own words, from nothing but a newline (or the text's first token).
@@ -463,9 +465,8 @@ FinishReport Trainer::Impl::Run() {
     EvaluateWhereDue();
     if (done_ < plan_.steps && plan_.save_every > 0 && done_ % plan_.save_every == 0) Save();
   }
-  if (done_ >= plan_.steps) EvaluateLast();
+  const bool finished = done_ >= plan_.steps && EvaluateLast();
   Save();
-  const bool finished = done_ >= plan_.steps && (evaluator_ == nullptr || evaluated_.step == done_);
   std::optional<double> train_loss;  // none before the first step, where it is 0
   if (train_loss_ != 0) train_loss = train_loss_;
   const FinishReport report = {.step = done_,

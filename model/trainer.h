@@ -128,7 +128,10 @@ class Trainer {
 };
 
 // Tokens of the text that evaluations let the model write.
-inline size_t SampleTokens(const Model& model) { return std::min<size_t>(96, model.context()); }
+inline size_t SampleTokens(const Model& model) {
+  constexpr size_t kTokens = 96;
+  return model.recurrent() ? kTokens : std::min(kTokens, model.context());
+}
 
 // The same plan without allocating anything.
 MemoryPlan PlanMemory(const TrainPlan& plan, size_t threads, uint64_t data_bytes);

@@ -121,10 +121,6 @@ void Graph::Differentiate() {
   SetLayer(-1);
 }
 
-// The forward nodes of layer l are cloned as a block in front of the layer's first backward node. A
-// clone reads the clones of the layer's own tensors and the originals of everything that comes from
-// outside. Cloned nodes must have no effect outside their activations: external outputs are dropped
-// to fresh activations.
 // The second life of what layers compute: a clone for each tensor that they make.
 class Graph::LayerCloner {
  public:
@@ -161,6 +157,10 @@ class Graph::LayerCloner {
   std::unordered_map<int32_t, TensorId> clones_;
 };
 
+// The forward nodes of layer l are cloned as a block in front of the layer's first backward node. A
+// clone reads the clones of the layer's own tensors and the originals of everything that comes from
+// outside. Cloned nodes must have no effect outside their activations: external outputs are dropped
+// to fresh activations.
 void Graph::RecomputeLayers() {
   LW_CHECK(differentiated_, "graph: RecomputeLayers comes after Differentiate");
   const std::vector<Node> old = std::move(nodes_);

@@ -144,13 +144,15 @@ MachineInfo DescribeMachine() {
 
 double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16) {
   const auto probe = bf16 ? &kernels::RunBf16Probe : &kernels::RunFmaProbe;
-  constexpr size_t kIterations = 10'000;  // tens of microseconds, a fraction of one with AMX
+  constexpr size_t kIterations = 10'000;  // tens of microseconds, with AMX some hundred
   std::vector<double> done(scheduler.threads());
   const Clock::time_point begin = Clock::now();
   scheduler.All().For(done.size(), [&](size_t task, size_t) {
+    double operations = 0;
     do {
-      done[task] += probe(kIterations);
+      operations += probe(kIterations);
     } while (SecondsSince(begin) < seconds);
+    done[task] = operations;
   });
   return std::accumulate(done.begin(), done.end(), 0.0) / SecondsSince(begin) * 1e-9;
 }
@@ -165,12 +167,16 @@ double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> d
   const Clock::time_point begin = Clock::now();
   scheduler.All().For(tasks, [&](size_t task, size_t) {
     const std::span<const float> own = data.subspan(task * share, share);
-    for (size_t at = 0; done[task] == 0 || SecondsSince(begin) < seconds;) {
+    float sum = 0;
+    size_t floats = 0, at = 0;
+    do {
       const std::span<const float> part = own.subspan(at, std::min(kPart, share - at));
-      sums[task] += kernels::RunReadProbe(part);
-      done[task] += part.size();
+      sum += kernels::RunReadProbe(part);
+      floats += part.size();
       at = at + part.size() == share ? 0 : at + part.size();
-    }
+    } while (SecondsSince(begin) < seconds);
+    sums[task] = sum;
+    done[task] = floats;
   });
   const size_t floats = std::accumulate(done.begin(), done.end(), size_t{0});
   return static_cast<double>(floats * sizeof(float)) / SecondsSince(begin) * 1e-9;

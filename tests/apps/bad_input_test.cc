@@ -157,6 +157,8 @@ TEST_CASE("outputs: pipes are refused before anything is computed, links are fol
   CheckRefusal({"generate", kRnn, "--prompt", "x", "--save-state", pipe}, 2, {refused});
   CheckRefusal({"bench", "decode", "--from", kRnn, "--profile", pipe}, 2, {refused});
   CheckRefusal({"convert", kRnn, pipe, "--force"}, 2, {refused});
+  CheckRefusal({"generate", kRnn, "--prompt", "x", "--save-state", "/dev/stdout"}, 2,
+               {"/dev/stdout is a device or a pipe"});
   CHECK(std::filesystem::is_fifo(pipe));
   std::filesystem::create_directory(folder / "elsewhere");
   std::filesystem::create_symlink("elsewhere/state", folder / "link");

@@ -223,6 +223,7 @@ TEST_CASE("states of a transformer: what is saved can be loaded as the message s
   CHECK(Contains(full.messages, "context is full, so it goes on sliding: lanewise generate"));
   CHECK(Contains(full.messages, "/state --slide"));
   CHECK(load({}).code == 2);
+  CHECK(RunLanewise(base + Words{"--load-state", state, "--tokens", "0"}).code == 0);
   const RunResult slid = load({"--slide"});
   CHECK(slid.code == 0);
   const Words prompt = {"--prompt", "a", "--slide", "--json"};

@@ -47,6 +47,18 @@ TEST_CASE("a folder of texts stands in the settings as it was given") {
   CheckRefusal({"train", "--resume", run, "--steps", "6"}, 3, {"data", "--data"});
 }
 
+TEST_CASE("a run that was stopped in its last evaluation is not finished") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50)), run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "4"}));
+  CHECK(Contains(Succeed({"train", "--resume", run}).messages, "is finished"));
+  const std::string log = ReadWhole(run + "/log.jsonl");
+  const size_t end = log.rfind("\n", log.size() - 2) + 1;  // of all lines but the last
+  folder.Write("run/log.jsonl", log.substr(0, end));
+  CHECK(Contains(Succeed({"train", "--resume", run}).messages, "Done: 4 steps"));
+  CHECK(Contains(ReadWhole(run + "/log.jsonl"), "\"finished\":true"));
+}
+
 TEST_CASE("what --resume refuses, with both values") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(100));
@@ -76,6 +88,8 @@ TEST_CASE("what --resume refuses, with both values") {
   CheckRefusal(with({"--min-lr", "0.1"}), 2, {"--min-lr 0.1: this run has 0.0003 and"});
   CheckRefusal(resume, 2, {"--lr 0.5", "0.006", "(--lr is set by", "LANEWISE_LR)"},
                {.environment = {{"LANEWISE_LR", "0.5"}}});
+  CheckRefusal(resume, 2, {"(--no-carry-state is set by", "LANEWISE_CARRY_STATE)"},
+               {.environment = {{"LANEWISE_CARRY_STATE", "0"}}});
   const std::string config = folder.Write("config.json", R"({"min_lr": 0.01, "lr": 20})");
   CheckRefusal(with({"--config", config, "--lr", "0.006"}), 2,
                {"--min-lr 0.01: must", "(--min-lr is set by " + config + ")"});

@@ -370,7 +370,7 @@ TEST_CASE("a signal saves and says how to go on; the folder then goes on") {
   // As nohup starts it.
   const RunResult ignored = lanewise::testing::RunProcess(
       {"/bin/sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", LANEWISE_BINARY_DIR "/lanewise", "train",
-       "--resume", run, "--stop-after", "30"},
+       "--resume", run, "--stop-after", "5000"},
       {.signal = SIGHUP, .signal_when = "step "});
   CHECK(ignored.code == 0);
   const RunResult twice = RunLanewise({"train", "--resume", run},

@@ -174,13 +174,13 @@ TEST_CASE("stopped and resumed equals undisturbed, bit for bit") {
 TEST_CASE("a stop in an evaluation: resuming makes up for it") {
   struct StopInEvaluation final : TrainObserver {
     explicit StopInEvaluation(int at) : left(at) {}
-    void OnEvaluateProgress(double /*done*/) override {
-      if (--left == 0) stop = 1;
+    void OnEvaluateProgress(double done) override {
+      if (done == 0 && --left == 0) stop = 1;
     }
     int left;
     std::atomic<int> stop{0};
   };
-  const TinyData tiny;
+  const TinyData tiny(6000);  // more to validate on than evaluations read while training
   const auto files = MakeSystemFiles();
   const runtime::Scheduler scheduler(2);
   TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
@@ -193,20 +193,23 @@ TEST_CASE("a stop in an evaluation: resuming makes up for it") {
   whole.Run();
   const std::vector<CheckpointInfo> expected = CheckpointStore(*files, folder / "whole", 9).List();
   REQUIRE(expected.size() == 3);
-  for (int evaluation = 1; evaluation <= 3; ++evaluation) {
+  // The last one is over the whole split, and no checkpoint's.
+  for (int evaluation = 1; evaluation <= 4; ++evaluation) {
     CAPTURE(evaluation);
     setup.run_folder = folder / std::to_string(evaluation);
     StopInEvaluation observer(evaluation);
     setup.observer = &observer;
     setup.stop = &observer.stop;
-    Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
-    first.Initialize();
-    const FinishReport stopped = first.Run();
-    CHECK(observer.stop == 1);
-    CHECK(stopped.step == 4 * evaluation);
-    CHECK_FALSE(stopped.finished);
+    {  // Windows replaces no file that is open
+      Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
+      first.Initialize();
+      const FinishReport stopped = first.Run();
+      CHECK(observer.stop == 1);
+      CHECK(stopped.step == std::min(12, 4 * evaluation));
+      CHECK_FALSE(stopped.finished);
+    }
     const CheckpointStore store(*files, setup.run_folder, 9);
-    CHECK_FALSE(store.Latest()->val_loss);
+    CHECK(store.Latest()->val_loss.has_value() == (evaluation == 4));
 
     setup.observer = nullptr;
     setup.stop = nullptr;
@@ -347,9 +350,11 @@ TEST_CASE("a divergence says which checkpoint there is") {
   TrainerSetup setup{
       .files = files.get(), .run_folder = folder / "run", .scheduler = &scheduler, .stop_after = 2};
   TrainPlan plan = TinyRuns(tiny.tokenizer->vocab_size())[0].plan;
-  Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
-  first.Initialize();
-  first.Run();
+  {
+    Trainer first(plan, *tiny.tokenizer, tiny.data, setup);
+    first.Initialize();
+    first.Run();
+  }
   plan.steps = 40;
   plan.lr = plan.min_lr = 1e38;
   plan.warmup = plan.save_every = 0;
