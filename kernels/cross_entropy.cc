@@ -21,6 +21,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::ScalableTag<float>;
 using VF = hn::Vec<DF>;
 
+// Two rows of so many floats do not fit the first-level cache.
+constexpr size_t kLongRow = 4096;
+
 struct Args {
   const int32_t* targets;
   float smoothing;
@@ -73,10 +76,15 @@ HWY_INLINE void Finish(const Args& args, float uniform, RowGroupState& s) {
 
 // Writes the losses of `count` rows from row r on and, with kGradient, replaces the logits by their
 // gradient, which is the same memory.
-template <bool kGradient>
+// kLong: the next row does not stay in the first-level cache while a pass goes over this one; then
+// all passes fetch it, each as much as memory gives in its time.
+template <bool kGradient, bool kLong>
 HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float> gradient,
                       size_t r, size_t count) {
   const size_t size = logits.cols;
+  constexpr size_t kInMax = kLong ? 1 : 0;
+  constexpr size_t kInExp = kLong ? 2 : kFetchAll;
+  constexpr size_t kInScale = kLong ? 1 : 0;
   const size_t ahead = RowGroup(size) * logits.stride;
   const int32_t* targets = args.targets + r;
   const float uniform = args.smoothing / static_cast<float>(size);
@@ -86,7 +94,7 @@ HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float
     if (targets[i] < 0) continue;
     // Everything below is relative to the maximum, so that nothing large cancels.
     const float* x = logits.Row(r + i);
-    s.max[i] = RowMax(d, x, size);
+    s.max[i] = RowMax<kInMax>(d, x, size, LineAhead(x, ahead));
     s.at_target[i] = x[targets[i]] - s.max[i];
     if (args.smoothing != 0.0f && args.loss != nullptr) {
       s.below[i] = SumBelowMax(d, x, size, s.max[i]);
@@ -94,8 +102,10 @@ HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float
   }
   for (size_t i = 0; i < count; ++i) {
     if (targets[i] < 0) continue;
+    const float* x = logits.Row(r + i);
     float* out = kGradient ? gradient.Row(r + i) : nullptr;
-    s.sum[i] = SumExp<kGradient>(d, logits.Row(r + i), out, size, s.max[i], ahead);
+    const float* next = LineAhead(x, ahead + (kLong ? size / 4 : 0));
+    s.sum[i] = SumExp<kGradient, kInExp>(d, x, out, size, s.max[i], next, next);
   }
   Finish(args, uniform, s);
   if (args.loss != nullptr) std::copy_n(s.loss, count, args.loss + r);
@@ -107,7 +117,8 @@ HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float
       std::fill_n(row, size, 0.0f);
       continue;
     }
-    ScaleRow(d, row, size, s.factor[i], args.scale * uniform);
+    const float* next = LineAhead(row, ahead + size / 4 * 3);
+    ScaleRow<kInScale>(d, row, size, s.factor[i], args.scale * uniform, next);
     row[targets[i]] = s.gradient_at[i];
   }
 }
@@ -116,7 +127,12 @@ template <bool kGradient>
 void AllRows(const Args& args, Mat<const float> logits, Mat<float> gradient) {
   const size_t step = RowGroup(logits.cols);
   for (size_t r = 0; r < logits.rows; r += step) {
-    Group<kGradient>(DF(), args, logits, gradient, r, std::min(step, logits.rows - r));
+    const size_t count = std::min(step, logits.rows - r);
+    if (kGradient && logits.cols > kLongRow) {
+      Group<kGradient, kGradient>(DF(), args, logits, gradient, r, count);
+    } else {
+      Group<kGradient, false>(DF(), args, logits, gradient, r, count);
+    }
   }
 }
 

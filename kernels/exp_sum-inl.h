@@ -29,22 +29,47 @@ HWY_INLINE size_t RowGroup(size_t size) {
   return std::clamp<size_t>(kFloats / std::max<size_t>(size, 1), 1, kMaxRowGroup);
 }
 
-template <class D>
-HWY_INLINE float RowMax(D d, const float* x, size_t size) {
-  namespace hn = hwy::HWY_NAMESPACE;
-  using V = hn::Vec<D>;
-  constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-  const V largest = Fold(
-      d, x, size, hn::Set(d, kMinusInfinity), kMinusInfinity,
-      [](D, V a, V v) HWY_ATTR { return hn::Max(a, v); },
-      [](V a, V b) HWY_ATTR { return hn::Max(a, b); });
-  return hn::ReduceMax(d, largest);
+// Lines of a row from `next` on that a pass fetches while it goes over four vectors at i of
+// another; so many for all of the row, which then comes into the first-level cache.
+inline constexpr size_t kFetchAll = 4;
+template <size_t kLines>
+HWY_INLINE void FetchNext(const float* next, size_t i, size_t lanes) {
+  for (size_t j = 0; j < kLines; ++j) {
+    const size_t at = i / 4 * kLines + j * lanes;
+    if constexpr (kLines == kFetchAll) {
+      FetchAhead(next, at);
+    } else {
+      FetchAheadToL2(next, at);
+    }
+  }
 }
 
-// sum e^(x - max); with kStore the terms are written to y, which may be x. Fetches what is `ahead`
-// floats further meanwhile: the other passes do little else than wait for it.
-template <bool kStore, class D>
-HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, size_t ahead) {
+template <size_t kFetch = 0, class D>
+HWY_INLINE float RowMax(D d, const float* x, size_t size, const float* next = nullptr) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  using V = hn::Vec<D>;
+  const size_t lanes = hn::Lanes(d);
+  V max0 = LoadLast(d, x, size);
+  V max1 = max0;
+  V max2 = max0;
+  V max3 = max0;
+  size_t i = 0;
+  for (; i + 4 * lanes <= size; i += 4 * lanes) {
+    FetchNext<kFetch>(next, i, lanes);
+    max0 = hn::Max(max0, hn::LoadU(d, x + i));
+    max1 = hn::Max(max1, hn::LoadU(d, x + i + lanes));
+    max2 = hn::Max(max2, hn::LoadU(d, x + i + 2 * lanes));
+    max3 = hn::Max(max3, hn::LoadU(d, x + i + 3 * lanes));
+  }
+  for (; i + lanes <= size; i += lanes) max0 = hn::Max(max0, hn::LoadU(d, x + i));
+  return hn::ReduceMax(d, hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
+}
+
+// sum e^(x - max); with kStore the terms are written to y, which may be x. The next rows of both
+// are at `next` and `next_y`.
+template <bool kStore, size_t kFetch = kFetchAll, class D>
+HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, const float* next,
+                        const float* next_y = nullptr) {
   namespace hn = hwy::HWY_NAMESPACE;
   using V = hn::Vec<D>;
   const size_t lanes = hn::Lanes(d);
@@ -56,10 +81,8 @@ HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, s
   const V last = LoadLast(d, x, size);  // before anything is overwritten
   size_t i = 0;
   for (; i + 4 * lanes <= size; i += 4 * lanes) {
-    for (size_t j = i; j < i + 4 * lanes; j += lanes) {
-      FetchAhead(x + j, ahead);
-      if constexpr (kStore) FetchAhead(y + j, ahead);
-    }
+    FetchNext<kFetch>(next, i, lanes);
+    if constexpr (kStore && kFetch == kFetchAll) FetchNext<kFetch>(next_y, i, lanes);
     const V e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
     const V e1 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + lanes), largest));
     const V e2 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + 2 * lanes), largest));
@@ -89,8 +112,9 @@ HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, s
 }
 
 // y = factor y - shift.
-template <class D>
-HWY_INLINE void ScaleRow(D d, float* y, size_t size, float factor, float shift) {
+template <size_t kFetch = 0, class D>
+HWY_INLINE void ScaleRow(D d, float* y, size_t size, float factor, float shift,
+                         const float* next = nullptr) {
   namespace hn = hwy::HWY_NAMESPACE;
   using V = hn::Vec<D>;
   const size_t lanes = hn::Lanes(d);
@@ -98,15 +122,19 @@ HWY_INLINE void ScaleRow(D d, float* y, size_t size, float factor, float shift) 
   const V s = hn::Set(d, shift);
   const V last = hn::MulSub(LoadLast(d, y, size), f, s);
   size_t i = 0;
-  for (; i + 2 * lanes <= size; i += 2 * lanes) {
-    const V a = hn::MulSub(hn::LoadU(d, y + i), f, s);
-    const V b = hn::MulSub(hn::LoadU(d, y + i + lanes), f, s);
-    hn::StoreU(a, d, y + i);
-    hn::StoreU(b, d, y + i + lanes);
+  for (; i + 4 * lanes <= size; i += 4 * lanes) {
+    FetchNext<kFetch>(next, i, lanes);
+    const V y0 = hn::MulSub(hn::LoadU(d, y + i), f, s);
+    const V y1 = hn::MulSub(hn::LoadU(d, y + i + lanes), f, s);
+    const V y2 = hn::MulSub(hn::LoadU(d, y + i + 2 * lanes), f, s);
+    const V y3 = hn::MulSub(hn::LoadU(d, y + i + 3 * lanes), f, s);
+    hn::StoreU(y0, d, y + i);
+    hn::StoreU(y1, d, y + i + lanes);
+    hn::StoreU(y2, d, y + i + 2 * lanes);
+    hn::StoreU(y3, d, y + i + 3 * lanes);
   }
-  if (i + lanes <= size) {
+  for (; i + lanes <= size; i += lanes) {
     hn::StoreU(hn::MulSub(hn::LoadU(d, y + i), f, s), d, y + i);
-    i += lanes;
   }
   if (i < size) StoreLast(last, d, y, size);
 }

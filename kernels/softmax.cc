@@ -60,6 +60,7 @@ void ForwardLong(Mat<const float> x, Mat<float> y, Runs runs) {
   RunCursor<float> to(y, runs);
   const size_t total = x.rows * runs.groups;
   const size_t step = RowGroup(runs.size);
+  const size_t ahead = step * runs.size;
   const float* in[kMaxRowGroup];
   float* out[kMaxRowGroup];
   float factor[kMaxRowGroup];
@@ -71,7 +72,8 @@ void ForwardLong(Mat<const float> x, Mat<float> y, Runs runs) {
       factor[i] = RowMax(d, in[i], runs.size);
     }
     for (size_t i = 0; i < count; ++i) {
-      factor[i] = 1.0f / SumExp<true>(d, in[i], out[i], runs.size, factor[i], step * runs.size);
+      factor[i] = 1.0f / SumExp<true>(d, in[i], out[i], runs.size, factor[i],
+                                      LineAhead(in[i], ahead), LineAhead(out[i], ahead));
     }
     for (size_t i = 0; i < count; ++i) ScaleRow(d, out[i], runs.size, factor[i], 0.0f);
   }
