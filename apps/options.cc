@@ -308,7 +308,8 @@ std::string Options::SourcesOf(const std::string& message) const {
     } else {
       continue;
     }
-    sources += (sources.empty() ? " (" : "; ") + spelled + " is set by " + source;
+    sources += sources.empty() ? " (" : "; ";
+    sources.append(spelled).append(" is set by ").append(source);
   }
   return sources.empty() ? sources : sources + ")";
 }

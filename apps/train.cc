@@ -209,12 +209,14 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
   // folder that holds none stays as it is.
   if (model::IsFile(files, model::JoinPath(out_, ".lock"))) LockRun(files, run);
   const model::CheckpointStore store(files, out_, 1);
-  if (!store.Latest()) {
+  std::optional<model::CheckpointInfo> latest = store.Latest();
+  if (!latest) {
     throw InputError(out_ + ": holds no checkpoint, so there is nothing to resume" +
                      RunAround(files, out_));
   }
   LockRun(files, run);
-  run->checkpoint = LoadLatest(files, store.Latest()->folder);
+  if (const auto newest = store.Latest()) latest = newest;
+  run->checkpoint = LoadLatest(files, latest->folder);
   const model::Checkpoint& checkpoint = *run->checkpoint;
   const TrainPlan stored = model::ReadTrainPlan(checkpoint);
   const std::string kind = checkpoint.tokenizer.value("kind", "");
