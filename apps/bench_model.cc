@@ -68,7 +68,8 @@ class Rounds {
     peaks_.push_back((before + probe_) / 2);
     shares_.push_back(tokens_per_second / peaks_.back());
     if (weights_.empty()) return;
-    bandwidths_.push_back((reading_before + reading_) / 2);
+    // Its bandwidth does not move so; the better pass is what the weights can be read at.
+    bandwidths_.push_back(std::max(reading_before, reading_));
     reading_shares_.push_back(tokens_per_second / bandwidths_.back());
   }
   bool Enough() const {

@@ -26,7 +26,7 @@ MachineInfo DescribeMachine();
 double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
 
 // GB/s at which all threads together read `data`, from wherever it lies: from memory if it is
-// beyond the caches. The mean over `seconds` likewise.
+// beyond the caches. The best of the passes that `seconds` hold, at least one.
 double MeasureReadBandwidth(const Scheduler& scheduler, std::span<const float> data,
                             double seconds);
 
