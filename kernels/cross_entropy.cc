@@ -105,7 +105,7 @@ HWY_INLINE void Group(DF d, const Args& args, Mat<const float> logits, Mat<float
     const float* x = logits.Row(r + i);
     float* out = kGradient ? gradient.Row(r + i) : nullptr;
     const float* next = LineAhead(x, ahead + (kLong ? size / 4 : 0));
-    s.sum[i] = SumExp<kGradient, kInExp>(d, x, out, size, s.max[i], next, next);
+    s.sum[i] = SumExp<kGradient, kInExp>(d, x, out, size, s.max[i], next);
   }
   Finish(args, uniform, s);
   if (args.loss != nullptr) std::copy_n(s.loss, count, args.loss + r);

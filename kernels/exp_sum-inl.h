@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 
 #include "hwy/highway.h"
 #include "kernels/loop-inl.h"
@@ -65,8 +64,8 @@ HWY_INLINE float RowMax(D d, const float* x, size_t size, const float* next = nu
   return hn::ReduceMax(d, hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
 }
 
-// sum e^(x - max); with kStore the terms are written to y, which may be x. The next rows of both
-// are at `next` and `next_y`.
+// sum e^(x - max); with kStore the terms are written to y, which may be x. The next row
+// is at `next`, that of y, if it is another, at `next_y`.
 template <bool kStore, size_t kFetch = kFetchAll, class D>
 HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, const float* next,
                         const float* next_y = nullptr) {
@@ -82,7 +81,7 @@ HWY_INLINE float SumExp(D d, const float* x, float* y, size_t size, float max, c
   size_t i = 0;
   for (; i + 4 * lanes <= size; i += 4 * lanes) {
     FetchNext<kFetch>(next, i, lanes);
-    if constexpr (kStore && kFetch == kFetchAll) FetchNext<kFetch>(next_y, i, lanes);
+    if (kStore && next_y != nullptr) FetchNext<kFetch>(next_y, i, lanes);
     const V e0 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i), largest));
     const V e1 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + lanes), largest));
     const V e2 = ExpNoOverflow(d, hn::Sub(hn::LoadU(d, x + i + 2 * lanes), largest));
