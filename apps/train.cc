@@ -193,8 +193,10 @@ model::Checkpoint TrainCommand::LoadLatest(FileSystem& files, const std::string&
 
 // For those who name a checkpoint in the place of its run: which that is. Else empty.
 std::string RunAround(FileSystem& files, const std::string& folder) {
-  for (const std::string& run :
-       {model::ParentPath(folder), model::ParentPath(model::ParentPath(folder))}) {
+  std::string run = folder;
+  for (int level = 0; level < 2; ++level) {
+    const std::string name = model::BaseName(run);
+    run = name == "." || name == ".." ? model::JoinPath(run, "..") : model::ParentPath(run);
     if (!model::CheckpointStore(files, run, 1).Latest()) continue;
     return "; it is part of a run, which goes on from its newest checkpoint: lanewise train "
            "--resume " +

@@ -134,8 +134,15 @@ class Planner {
     if (in_buffer == out_buffer) return false;
     if (buffers_[in_buffer].last != position || buffers_[out_buffer].first != position)
       return false;
-    // The node must not read the same tensor through a second input.
-    return std::count(node.inputs.begin(), node.inputs.end(), in) == 1;
+    // The node must not read the same memory through a second input, as a view perhaps, nor write
+    // it as another output.
+    const auto uses = [&](TensorId id) {
+      if (!id) return false;
+      const size_t buffer = buffer_of_[BaseOf(graph_, id)];
+      return buffer != Plan::kNone && Root(buffer) == in_buffer;
+    };
+    return std::count_if(node.inputs.begin(), node.inputs.end(), uses) == 1 &&
+           std::none_of(node.outputs.begin(), node.outputs.end(), uses);
   }
 
   void AddWorkspaces() {

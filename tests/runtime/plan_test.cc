@@ -3,8 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <map>
+#include <memory>
+#include <string_view>
 
 #include "runtime/check.h"
+#include "runtime/op.h"
 #include "runtime/ops/add.h"
 #include "runtime/ops/layer_norm.h"
 #include "runtime/ops/matmul.h"
@@ -71,6 +74,39 @@ TEST_CASE("nodes without an effect are left out") {
   CopyTensor(g, g.External("other", 8, 8), x);
   Add(g, x, x);
   CHECK(MakePlan(g, 1).nodes.size() == before);
+}
+
+TEST_CASE("an output does not take over what the node reads through a view as well") {
+  Graph g;
+  const TensorId w = g.Parameter("w", 0, 8, 8, 8);
+  const TensorId x = g.Activation("x", 16, 8);
+  CopyTensor(g, g.External("in", 16, 8), x);
+  const TensorId y = Matmul(g, g.View(x, 0, 8), w, WeightLayout::kInOut, x);
+  CopyTensor(g, y, g.External("out", 16, 8));
+  const Plan plan = MakePlan(g, 1);
+  CHECK(plan.tensor_offset[static_cast<size_t>(x.index)] !=
+        plan.tensor_offset[static_cast<size_t>(y.index)]);
+}
+
+// Two copies of its input.
+class TwoCopies : public Op {
+ public:
+  std::string_view name() const override { return "two_copies"; }
+  void Run(const OpArgs&) const override {}
+  int InPlaceInput(size_t) const override { return 0; }
+};
+
+TEST_CASE("two outputs do not take over the same input") {
+  Graph g;
+  const TensorId x = g.Activation("x", 16, 8);
+  CopyTensor(g, g.External("in", 16, 8), x);
+  const TensorId first = g.Activation("first", 16, 8);
+  const TensorId second = g.Activation("second", 16, 8);
+  g.Add(std::make_shared<TwoCopies>(), {x}, {first, second});
+  CopyTensor(g, second, g.External("out", 16, 8));  // the first one's life ends in its node
+  const Plan plan = MakePlan(g, 1);
+  CHECK(plan.tensor_offset[static_cast<size_t>(first.index)] !=
+        plan.tensor_offset[static_cast<size_t>(second.index)]);
 }
 
 }  // namespace
