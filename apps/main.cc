@@ -233,6 +233,11 @@ int Program::Run(std::vector<std::string> words) {
     return entry->command->Run(*files, *entry->options);
   } catch (const UsageError& error) {
     throw UsageError(error.what() + entry->options->SourcesOf(error.what()));
+  } catch (const model::InputError& error) {
+    throw model::InputError(error.what() + entry->options->SourcesOf(error.what()));
+  } catch (const model::IoError& error) {
+    throw model::IoError(error.what() + entry->options->SourcesOf(error.what()),
+                         error.error_number());
   }
 }
 

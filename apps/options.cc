@@ -104,6 +104,12 @@ std::vector<std::string> TextsOf(const Json& value, const std::string& where,
   throw UsageError(where + ": \"" + name + "\" must be a value, not an object");
 }
 
+// Whether a message is about this path: "runs/book: no such folder", "runs/book/config.json: ...".
+bool IsAbout(const std::string& message, const std::string& path) {
+  return !path.empty() && message.size() > path.size() && message.starts_with(path) &&
+         (message[path.size()] == ':' || message[path.size()] == '/');
+}
+
 }  // namespace
 
 std::string EnvironmentName(std::string_view option) {
@@ -299,7 +305,8 @@ std::string Options::SourcesOf(const std::string& message) const {
     while (at != std::string::npos && goes_on(at + spelled.size())) {
       at = subject.find(spelled, at + 1);
     }
-    if (at == std::string::npos) continue;
+    const auto is_about = [&](const std::string& text) { return IsAbout(message, text); };
+    if (at == std::string::npos && std::ranges::none_of(option->texts, is_about)) continue;
     std::string source;
     if (option->source == Source::kEnvironment) {
       source = "the environment variable " + EnvironmentName(option->name);

@@ -96,7 +96,8 @@ class Options {
   bool Given(std::string_view name) const { return Find(name).source != Source::kDefault; }
   bool Has(std::string_view name) const { return Find(name).name == name; }
   const Option& Find(std::string_view name) const;
-  // Where the options that this message names were given, if not on the command line:
+  // Where the options that this message names, or whose path it begins with, were given, if not on
+  // the command line:
   // " (--lr is set by the environment variable LANEWISE_LR)"; else empty.
   std::string SourcesOf(const std::string& message) const;
   const std::vector<std::unique_ptr<Option>>& all() const { return options_; }

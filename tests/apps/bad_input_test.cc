@@ -171,6 +171,19 @@ TEST_CASE("outputs: pipes are refused before anything is computed, links are fol
   CHECK(RunLanewise(load).code == 0);
 }
 
+TEST_CASE("a path that the environment or a file gave says so") {
+  const TemporaryFolder folder;
+  const std::string none = folder / "none.txt", run = folder / "run";
+  CheckRefusal({"train", "--out", run}, 3, {none, "(--data is set by", "LANEWISE_DATA)"},
+               {.environment = {{"LANEWISE_DATA", none}}});
+  const std::string config = folder.Write("config.json", R"({"data": ")" + none + R"("})");
+  CheckRefusal({"train", "--out", run, "--config", config}, 3,
+               {none, "(--data is set by " + config + ")"});
+  const std::string file = folder.Write("file", "not a folder");
+  CheckRefusal({"train", "--data", config}, 2, {file, "(--out is set by", "LANEWISE_OUT)"},
+               {.environment = {{"LANEWISE_OUT", file}}});
+}
+
 TEST_CASE("a signal ends the wait for a text that nobody writes") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "pipe";

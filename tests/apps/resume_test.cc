@@ -79,7 +79,7 @@ TEST_CASE("what --resume refuses, with both values") {
   CheckRefusal(with({"--data", folder.Write("other.txt", SomeText(50))}), 3, {"data"});
   CheckRefusal({"train", "--resume", folder / "none"}, 3, {"none"});
   CheckRefusal({"train", "--resume", folder.path()}, 3, {"checkpoint"});
-  for (const char* part : {"/checkpoints/step-000003", "/checkpoints"}) {
+  for (const char* part : {"/checkpoints/step-000003", "/checkpoints", "/checkpoints/."}) {
     CheckRefusal({"train", "--resume", run + part}, 3, {part, "lanewise train --resume " + run});
   }
   CheckRefusal(Tiny(data, run), 2, {"--resume"});
