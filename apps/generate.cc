@@ -21,6 +21,12 @@ using model::GenerateReport;
 using model::Generator;
 using model::Json;
 
+// ", 73 tokens/s", where there is a rate.
+std::string AtRate(uint64_t steps, double seconds) {
+  if (steps == 0 || seconds <= 0) return "";
+  return ", " + FormatCount(static_cast<double>(steps) / seconds) + " tokens/s";
+}
+
 class GenerateCommand : public Command {
  public:
   std::string name() const override { return "generate"; }
@@ -187,12 +193,12 @@ void GenerateCommand::Interact(Generator& generator) {
 Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& report,
                              uint64_t seed) const {
   const auto rate = [](uint64_t tokens, double seconds) {
-    return seconds > 0 ? Json(static_cast<double>(tokens) / seconds) : Json();
+    return tokens > 0 && seconds > 0 ? Json(static_cast<double>(tokens) / seconds) : Json();
   };
   return {{"prompt", prompt},
           {"text", report.text},
           {"tokens", report.tokens},
-          {"tokens_per_second", rate(report.tokens, report.seconds)},
+          {"tokens_per_second", rate(report.steps, report.seconds)},
           {"seconds", report.seconds},
           {"prompt_tokens", report.prompt_tokens},
           {"prompt_tokens_per_second", rate(report.prompt_tokens, report.prompt_seconds)},
@@ -202,10 +208,10 @@ Json GenerateCommand::ToJson(const std::string& prompt, const GenerateReport& re
 }
 
 void GenerateCommand::Summarize(const GenerateReport& report) const {
-  if (report.tokens > 0 && report.seconds > 0) {
-    Stderr().Line("[" + FormatNumber(report.tokens, "token") + ", " +
-                  FormatCount(static_cast<double>(report.tokens) / report.seconds) +
-                  " tokens/s; prompt " + FormatNumber(report.prompt_tokens, "token") + " in " +
+  if (report.tokens > 0) {
+    Stderr().Line("[" + FormatNumber(report.tokens, "token") +
+                  AtRate(report.steps, report.seconds) + "; prompt " +
+                  FormatNumber(report.prompt_tokens, "token") + " in " +
                   FormatDuration(report.prompt_seconds) + "]");
   }
   if (report.reason == model::StopReason::kInterrupted) {
@@ -320,9 +326,6 @@ int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedMod
   const std::vector<model::TextRequest> requests = Requests(files);
   if (SignalExitCode() != 0) return SignalExitCode();
   const auto scheduler = common_.MakeScheduler();
-  const auto rate = [](const model::TextBatchReport& r) {
-    return FormatCount(r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0) + " tokens/s";
-  };
   const model::TextBatchReport total = model::GenerateTexts(
       *loaded.model, loaded.weights(), *scheduler, loaded.RequireTokenizer(), requests,
       {.text = generate,
@@ -335,12 +338,13 @@ int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedMod
            [&](const model::TextBatchReport& r) {
              Stderr().Progress(
                  {std::to_string(r.texts) + "/" + std::to_string(requests.size()) + " texts",
-                  FormatCount(static_cast<double>(r.tokens)) + " tokens", rate(r)});
+                  FormatCount(static_cast<double>(r.tokens)) + " tokens" +
+                      AtRate(r.steps, r.seconds)});
              return StopSignal().load() == 0;
            }});
   Stderr().Line("[" + FormatNumber(total.texts, "text") + ", " +
-                FormatNumber(total.tokens, "token") + ", " + rate(total) + "; prompts " +
-                FormatNumber(total.prompt_tokens, "token") + " in " +
+                FormatNumber(total.tokens, "token") + AtRate(total.steps, total.seconds) +
+                "; prompts " + FormatNumber(total.prompt_tokens, "token") + " in " +
                 FormatDuration(total.prompt_seconds) + "]");
   if (total.full > 0) {
     Stderr().Line(std::to_string(total.full) +

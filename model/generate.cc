@@ -91,6 +91,7 @@ GenerateReport Generator::Run() {
       break;
     }
     session_.Step(text_.pending());
+    ++report.steps;
   }
   report.seconds = Now() - begin;
   text_.End();

@@ -177,11 +177,15 @@ class Batch {
     const double begin = Now();
     stepped_ = true;
     tokens_.clear();
-    for (const Live& live : live_) tokens_.push_back(live.text->pending().front());
+    for (const Live& live : live_) {
+      tokens_.push_back(live.text->pending().front());
+      ++live.text->report().steps;
+    }
     session_.Step(tokens_);
     scheduler_.All().For(live_.size(),
                          [this](size_t s, size_t) { live_[s].over = !Draw(*live_[s].text, s); });
     total_.tokens += live_.size();
+    total_.steps += live_.size();
     total_.seconds += Now() - begin;
   }
 

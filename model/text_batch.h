@@ -24,7 +24,7 @@ struct TextBatchReport {
   size_t texts = 0;        // given to on_finished
   size_t full = 0;         // of these, ended because the context was full
   size_t interrupted = 0;  // or because on_step said so
-  uint64_t prompt_tokens = 0, tokens = 0;
+  uint64_t prompt_tokens = 0, tokens = 0, steps = 0;  // as GenerateReport
   double prompt_seconds = 0, seconds = 0;
 };
 

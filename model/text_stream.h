@@ -37,8 +37,9 @@ struct GenerateReport {
   StopReason reason = StopReason::kLength;
   uint64_t prompt_tokens = 0;
   double prompt_seconds = 0;
-  uint64_t tokens = 0;  // sampled
-  double seconds = 0;   // for them
+  uint64_t tokens = 0;  // sampled, the first from what the prompt left
+  uint64_t steps = 0;   // of the model, for the others
+  double seconds = 0;   // for these
 };
 
 // Passes text through, but never a part of a stop text.

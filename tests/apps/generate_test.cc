@@ -198,6 +198,20 @@ TEST_CASE("--tokens 0 reads the prompt and prints no text, of one or of several"
   CHECK(Alone(base)["prompt"] == "The ");
 }
 
+TEST_CASE("the speed is that of the model's steps: the first token comes with the prompt") {
+  const auto base = [](const char* tokens) {
+    return Words{"generate", kChar, "--prompt", "The ", "--tokens", tokens};
+  };
+  CHECK_FALSE(Contains(RunLanewise(base("1")).messages, "tokens/s"));
+  CHECK(Alone(base("1"))["tokens_per_second"].is_null());
+  const std::vector<Json> reports = {Alone(base("5")),
+                                     LinesOf(base("5") + Words{"--batch", "2", "--json"})[1]};
+  for (const Json& json : reports) {
+    const double steps = json["tokens_per_second"].get<double>() * json["seconds"].get<double>();
+    CHECK(steps == doctest::Approx(4));
+  }
+}
+
 TEST_CASE("states of a transformer: what is saved can be loaded as the message says") {
   const TemporaryFolder folder;
   const std::string run = TrainLlama(folder), state = folder / "state";
