@@ -58,7 +58,7 @@ class Rounds {
   void Add(double tokens_per_second) {
     const double before = probe_, reading_before = reading_;
     const double round = SecondsSince(round_begin_);
-    probe_ = runtime::MeasurePeakGflops(scheduler_, std::clamp(round / 20, 0.02, 0.25), bf16_);
+    probe_ = runtime::MeasurePeakGflops(scheduler_, std::clamp(round / 20, 0.02, 0.25), bf16_).mean;
     if (!weights_.empty()) reading_ = runtime::MeasureReadBandwidth(scheduler_, weights_, 0.02);
     Stderr().Progress(
         {"round " + std::to_string(speeds_.size()), FormatCount(tokens_per_second) + " tokens/s"});

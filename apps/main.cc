@@ -256,13 +256,21 @@ void ReportNoMemory() {
 const std::terminate_handler default_terminate = std::get_terminate();
 
 // Memory may also be refused to a destructor, which must not throw: those of the JSON library
-// allocate.
+// allocate. Nor may oneTBB where it starts threads.
 void HandleTerminate() {
   try {
     if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
   } catch (const std::bad_alloc&) {
     ReportNoMemory();
     std::_Exit(kOutOfMemory);
+  } catch (const std::runtime_error& error) {
+    if (std::string_view(error.what()).find("pthread_create") != std::string_view::npos) {
+      Stderr().Error("the system starts no more threads for this program (" +
+                     std::string(error.what()) +
+                     "); use fewer --threads, or raise the limits of processes and memory "
+                     "(ulimit -u, ulimit -v)");
+      std::_Exit(kOutOfMemory);
+    }
   } catch (...) {
     // The default handler says what it was.
   }

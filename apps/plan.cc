@@ -13,6 +13,7 @@
 #include "apps/train_flags.h"
 #include "model/checkpoint.h"
 #include "model/error.h"
+#include "model/loaded_model.h"
 #include "runtime/arena.h"
 #include "runtime/machine.h"
 
@@ -49,16 +50,18 @@ class Stopwatch : public model::TrainObserver {
 };
 
 // Stands for a text where none is given: bytes in no order cost what any text does.
-model::TrainText AssumedText() {
+// For a model of `vocab` tokens.
+model::TrainText AssumedText(int32_t vocab) {
   model::TrainText text;
   text.tokenizer = model::BuildTokenizer("byte", {}, {});
   text.train_bytes = kAssumedBytes;
-  text.data.train = model::TokenArray(text.tokenizer->vocab_size());
+  const int32_t tokens = std::min(vocab, text.tokenizer->vocab_size());
+  text.data.train = model::TokenArray(tokens);
   std::vector<int32_t> ids(kAssumedBytes);
   uint32_t state = 1;
   for (int32_t& id : ids) {
     state = state * 1664525u + 1013904223u;
-    id = static_cast<int32_t>(state >> 24);
+    id = static_cast<int32_t>(state >> 24) % tokens;
   }
   text.data.train.Append(ids);
   text.data.train.bytes = kAssumedBytes;
@@ -157,22 +160,26 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
   if (!from_.empty()) CheckFromOptions(options);
   flags_.Check();
   const auto scheduler = common_.MakeScheduler();
-  const double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
+  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2).undisturbed;
   Json config, tokenizer;
+  int32_t vocab = std::numeric_limits<int32_t>::max();
   if (!from_.empty()) {
     const model::ModelFile file = model::OpenModel(files, from_);
     config = file.config;
     tokenizer = file.tokenizer;
+    vocab = file.config.at("vocab_size").get<int32_t>();
+    if (tokenizer.is_null() && !flags_.data().empty()) model::ThrowNoTokenizer(file);
   }
   std::optional<EndOnSignal> reading(std::in_place);
   const model::TrainText text =
       flags_.data().empty()
-          ? AssumedText()
+          ? AssumedText(vocab)
           : model::ReadTrainText(files, flags_.data(), flags_.options().val_fraction,
                                  flags_.options().tokenizer, tokenizer, ReadingProgress());
   reading.reset();
   Stderr().ClearProgress();
   TrainPlan plan = MakePlan(flags_, text, config, gflops);
+  if (plan.dtype == "bf16") gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true).undisturbed;
   const model::MemoryPlan memory =
       model::PlanMemory(plan, scheduler->threads(),
                         text.data.train.MemoryBytes() + text.data.validation.MemoryBytes());

@@ -291,12 +291,13 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   common_.Apply(files);
   CheckOptions(files, options);
   const auto scheduler = common_.MakeScheduler();
-  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2);
+  double gflops = runtime::MeasurePeakGflops(*scheduler, 0.2).undisturbed;
   Prepared run;
   resume_ ? PrepareResume(files, options, &run) : PrepareFresh(files, gflops, &run);
   if (NothingLeft(files, run)) return 0;
   for (const std::string& notice : run.text.notices) Stderr().Line("Note: " + notice);
-  if (run.plan.dtype == "bf16") gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true);
+  if (run.plan.dtype == "bf16")
+    gflops = runtime::MeasurePeakGflops(*scheduler, 0.2, true).undisturbed;
 
   TrainPrinter printer;
   const model::TrainerSetup setup{.files = &files,

@@ -65,6 +65,9 @@ float ReadProbeOf(const float* data, size_t size) {
     }
   }
   float sum = hn::ReduceSum(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+  auto rest = hn::Zero(d);
+  for (; i + lanes <= size; i += lanes) rest = hn::Add(rest, hn::LoadU(d, data + i));
+  sum += hn::ReduceSum(d, rest);
   for (; i < size; ++i) sum += data[i];
   return sum;
 }

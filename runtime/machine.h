@@ -20,10 +20,13 @@ struct MachineInfo {
 
 MachineInfo DescribeMachine();
 
-// Multiplications and additions in a nanosecond (GFLOP/s) of all the scheduler's threads together:
-// the mean over `seconds`, as speeds beside it are means, not the best moment. The figure moves
-// with the load of a shared machine: measure it beside what it is compared with.
-double MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
+// Multiplications and additions in a nanosecond (GFLOP/s) of all the scheduler's threads together.
+struct PeakGflops {
+  double mean = 0;         // what a speed of as long a time beside it is compared with
+  double undisturbed = 0;  // of milliseconds without another program's turn: what the machine can
+};
+// Over `seconds`. The mean moves with the load of a shared machine.
+PeakGflops MeasurePeakGflops(const Scheduler& scheduler, double seconds, bool bf16 = false);
 
 // GB/s at which all threads together read `data`, from wherever it lies: from memory if it is
 // beyond the caches. The best of the passes that `seconds` hold, at least one.

@@ -211,6 +211,18 @@ TEST_CASE("the limit of a file's size is an error like others") {
   CHECK_FALSE(std::filesystem::exists(folder / ".tmp-x.bin"));
 }
 
+// Sanitizers need more addresses than this limit gives.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("threads that the system refuses are an error like others") {
+  const TemporaryFolder folder;
+  const RunResult result =
+      RunProcess({"/bin/sh", "-c", "ulimit -v 300000; exec \"$0\" \"$@\"", kProgram, "train",
+                  "--data", folder.Write("text.txt", SomeText()), "--out", folder / "run",
+                  "--threads", "200", "--steps", "2", "--layers", "1", "--dim", "16"});
+  CheckRefused(result, 6, {"threads", "--threads"});
+}
+#endif
+
 TEST_CASE("a training does not read standard input") {
   const TemporaryFolder folder;
   CheckRefusal(Tiny("-", folder / "a"), 2, {"--data -", "save it in a file"});
@@ -299,6 +311,9 @@ TEST_CASE("models of the other kind, and files that are no models") {
                {kLlama, "tokenizer"});
   CheckRefusal({"train", "--data", data, "--out", folder / "a", "--from", data}, 3,
                {data, "no model file"});
+  CheckRefusal({"plan", "--data", data, "--from", kLlama}, 3, {kLlama, "tokenizer"});
+  CHECK(RunLanewise({"plan", "--from", kLlama}).code == 0);  // of random tokens
+  CHECK(RunLanewise({"plan", "--from", kRnn}).code == 0);
   CheckRefusal({"convert", kRnn, folder / "x.bin", "--version", "0"}, 2, {"llama"});
   // A state of another model.
   const std::string state = folder / "state";
