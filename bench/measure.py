@@ -1,5 +1,5 @@
 """Runs programs in turns: each round has one result of every program, so that a machine whose speed wanders changes them together."""
-import json, pathlib, shlex, subprocess, sys
+import json, pathlib, shlex, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -30,19 +30,32 @@ class Server:
 
     def __init__(self, words, seconds):
         self.words, self.seconds = [str(word) for word in words], seconds
-        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.messages = tempfile.TemporaryFile()  # nobody reads a pipe meanwhile, and a full one would stop the program
+        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, text=True)
         if self.process.stdout.readline().strip() != 'ready':
-            note(f'failed: {shlex.join(self.words)}\n{self.process.stderr.read()[-800:]}')
+            self.fail()
             self.close()
             raise OSError
 
+    def fail(self):
+        self.process.kill()
+        self.process.wait()
+        self.messages.seek(0)
+        note(f'failed: {shlex.join(self.words)}\n{self.messages.read().decode(errors="replace")[-800:]}')
+
     def run(self):
-        self.process.stdin.write(f'{self.seconds}\n')
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        try:
+            self.process.stdin.write(f'{self.seconds}\n')
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, ValueError):
+            self.fail()
 
     def close(self):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass
         self.process.wait()
 
 
