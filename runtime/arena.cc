@@ -1,5 +1,6 @@
 #include "runtime/arena.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
@@ -7,6 +8,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/container.h"
 
 #if defined(_WIN32)
 #include <windows.h>
@@ -96,7 +98,11 @@ size_t PeakResidentBytes() {
   if (const size_t bytes = ProcBytes("/proc/self/status", "VmHWM:")) return bytes;
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+#if defined(__APPLE__)
+  return static_cast<size_t>(usage.ru_maxrss);
+#else
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
+#endif
 #endif
 }
 
@@ -106,11 +112,8 @@ size_t TotalMemoryBytes() {
   status.dwLength = sizeof(status);
   return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullTotalPhys) : 0;
 #else
-  size_t total = ProcBytes("/proc/meminfo", "MemTotal:");
-  std::ifstream limit("/sys/fs/cgroup/memory.max");
-  size_t bytes = 0;
-  if (limit >> bytes && bytes > 0 && bytes < total) total = bytes;
-  return total;
+  const size_t total = ProcBytes("/proc/meminfo", "MemTotal:");
+  return std::min(total, ReadContainerLimits().memory.value_or(total));
 #endif
 }
 
@@ -120,7 +123,8 @@ size_t AvailableMemoryBytes() {
   status.dwLength = sizeof(status);
   return GlobalMemoryStatusEx(&status) ? static_cast<size_t>(status.ullAvailPhys) : 0;
 #else
-  return ProcBytes("/proc/meminfo", "MemAvailable:");
+  const size_t available = ProcBytes("/proc/meminfo", "MemAvailable:");
+  return std::min(available, ReadContainerLimits().free_memory.value_or(available));
 #endif
 }
 

@@ -6,15 +6,19 @@
 #include <oneapi/tbb/partitioner.h>
 #include <oneapi/tbb/task_arena.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
 #define LANEWISE_HAVE_MXCSR 1
 #endif
 
+#include "runtime/container.h"
 #include "runtime/team.h"
 
 namespace lanewise::runtime {
@@ -49,7 +53,12 @@ ScopedFlushToZero::~ScopedFlushToZero() {
   if ((saved_ & kFlushBits) != kFlushBits) WriteMode(saved_);
 }
 
-size_t AvailableThreads() { return static_cast<size_t>(oneapi::tbb::info::default_concurrency()); }
+size_t AvailableThreads() {
+  const auto threads = static_cast<size_t>(oneapi::tbb::info::default_concurrency());
+  const std::optional<double> cores = ReadContainerLimits().cores;
+  if (!cores) return threads;
+  return std::clamp<size_t>(static_cast<size_t>(std::ceil(*cores)), 1, threads);
+}
 
 namespace {
 

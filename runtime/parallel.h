@@ -59,8 +59,8 @@ class Scheduler {
   std::unique_ptr<Impl> impl_;
 };
 
-// Hardware threads that this process may run on (its affinity mask and container quota respected
-// where known).
+// Hardware threads that this process may run on: those of its affinity mask, and no more than its
+// container has processor time for.
 size_t AvailableThreads();
 
 // Treats denormal numbers as zero while alive, on the calling thread; the former mode comes back
