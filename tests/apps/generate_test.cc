@@ -191,6 +191,21 @@ TEST_CASE("a signal ends a prompt that takes long to read, and JSON says so") {
   CHECK(std::filesystem::exists(state));
 }
 
+TEST_CASE("a terminal that is closed leaves the state, while it writes and while it waits") {
+  const TemporaryFolder folder;
+  const std::string state = folder / "state";
+  const Words base = {"generate", kChar, "--save-state", state};
+  const auto closed_at = [&](const Words& more, const std::string& text) {
+    std::filesystem::remove(state);
+    const RunResult result = RunLanewise(base + more, {.close_terminal_when = text});
+    CAPTURE(result.messages);
+    CHECK(result.code == 129);
+    CHECK(std::filesystem::exists(state));
+  };
+  closed_at({"--prompt", "The ", "--tokens", "1000000000"}, "The ");
+  closed_at({"--interactive"}, "\n> ");
+}
+
 TEST_CASE("--tokens 0 reads the prompt and prints no text, of one or of several") {
   const Words base = {"generate", kChar, "--prompt", "The ", "--tokens", "0"};
   CHECK(RunLanewise(base).output.empty());

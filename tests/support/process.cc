@@ -53,8 +53,13 @@ void MakeTerminal(Pipe* pipe, int columns) {
 
 [[noreturn]] void Execute(const std::vector<std::string>& words, const RunOptions& options,
                           Pipe& input, Pipe& output, Pipe& messages) {
-  dup2(input.ends[0], 0);
-  dup2(output.ends[1], 1);
+  const bool own_terminal = !options.close_terminal_when.empty();
+  if (own_terminal) {
+    setsid();
+    ioctl(messages.ends[1], TIOCSCTTY, 0);
+  }
+  dup2(own_terminal ? messages.ends[1] : input.ends[0], 0);
+  dup2(own_terminal ? messages.ends[1] : output.ends[1], 1);
   dup2(messages.ends[1], 2);
   if (!options.output_path.empty()) {
     const int fd = open(options.output_path.c_str(), O_WRONLY);
@@ -90,6 +95,10 @@ void Communicate(pid_t process, const RunOptions& options, Pipe& output, Pipe& m
     if (ready[1].revents != 0 && !ReadInto(messages.ends[0], &result->messages)) {
       messages.CloseRead();
     }
+    if (!options.close_terminal_when.empty() &&
+        result->messages.find(options.close_terminal_when) != std::string::npos) {
+      messages.CloseRead();
+    }
     if (!signalled &&
         (result->messages + result->output).find(options.signal_when) != std::string::npos) {
       kill(process, options.signal);
@@ -112,7 +121,10 @@ void Communicate(pid_t process, const RunOptions& options, Pipe& output, Pipe& m
 RunResult RunProcess(const std::vector<std::string>& words, const RunOptions& options) {
   signal(SIGPIPE, SIG_IGN);
   Pipe input, output, messages;
-  if (options.terminal_columns > 0) MakeTerminal(&messages, options.terminal_columns);
+  const bool own_terminal = !options.close_terminal_when.empty();
+  if (own_terminal || options.terminal_columns > 0) {
+    MakeTerminal(&messages, own_terminal ? 80 : options.terminal_columns);
+  }
   const pid_t process = fork();
   if (process < 0) throw std::runtime_error("fork failed");
   if (process == 0) Execute(words, options, input, output, messages);
@@ -130,7 +142,12 @@ RunResult RunProcess(const std::vector<std::string>& words, const RunOptions& op
   RunResult result;
   Communicate(process, options, output, messages, &result);
   int status = 0;
-  waitpid(process, &status, 0);
+  // A terminal of its own is closed long before the process ends.
+  int tenths = 0;
+  while (waitpid(process, &status, own_terminal && tenths < 200 ? WNOHANG : 0) == 0) {
+    usleep(100'000);
+    if (++tenths == 200) kill(process, SIGKILL);
+  }
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;
 }

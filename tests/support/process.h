@@ -13,7 +13,9 @@ namespace lanewise::testing {
 struct RunOptions {
   std::map<std::string, std::string> environment = {};  // beside the caller's
   std::string input = {};
-  int terminal_columns = 0;      // above 0: stderr is a terminal of this width
+  int terminal_columns = 0;  // above 0: stderr is a terminal of this width
+  // Instead, all three streams are a terminal of its own, which is closed once it shows this text.
+  std::string close_terminal_when = {};
   bool close_output = false;     // nobody reads stdout
   bool close_messages = false;   // nor stderr
   std::string output_path = {};  // stdout goes here, e.g. /dev/full
