@@ -6,6 +6,7 @@
 #include "apps/text_input.h"
 #include "model/checkpoint.h"
 #include "model/error.h"
+#include "model/formats/gguf.h"
 #include "model/formats/llama2c.h"
 #include "model/formats/seed_rnn.h"
 #include "model/model.h"
@@ -22,12 +23,13 @@ class ConvertCommand : public Command {
   std::string description() const override {
     return "The form of OUT says which format: a name that ends in .bin is the seed program's "
            "lrnnC02 for "
-           "slot_rnn and llama2.c's file for llama; any other name is a folder with config.json, "
-           "model.safetensors and tokenizer.json.";
+           "slot_rnn and llama2.c's file for llama; .gguf is llama.cpp's file of a llama; any "
+           "other name is a folder with config.json, model.safetensors and tokenizer.json.";
   }
   std::vector<std::string> examples() const override {
     return {"convert runs/book book.bin", "convert stories15M.bin models/stories15M",
-            "convert models/stories15M out.bin --version 1"};
+            "convert models/stories15M out.bin --version 1",
+            "convert runs/tf tf.gguf --dtype bf16"};
   }
 
   void Declare(Options& options) override {
@@ -35,7 +37,7 @@ class ConvertCommand : public Command {
     options.Positional("OUT", &out_, "file or folder to write");
     options.Integer("version", "N", &version_, 0, 1, "of llama2.c's format");
     options.Choice("dtype", "TYPE", &dtype_, {"float32", "bf16"},
-                   "of the matrices in a folder: bf16 takes half the space");
+                   "of the matrices in a folder or a .gguf file: bf16 takes half the space");
     options.Flag("force", &force_, "replace OUT if it is a file that exists");
     common_.Declare(options, /*json=*/false, /*profile=*/false);
   }
@@ -46,17 +48,21 @@ class ConvertCommand : public Command {
     // Sizes and tensors that do not fit together are found here, not when OUT is loaded.
     const auto built = model::MakeModel(file.config, file.path);
     model::CheckWeights(file, built->params());
-    const bool single = out_.ends_with(".bin");
-    if (options.Given("version") && (!single || built->kind() != "llama")) {
+    const bool gguf = out_.ends_with(".gguf"), bin = out_.ends_with(".bin");
+    const bool single = gguf || bin;
+    if (options.Given("version") && (!bin || built->kind() != "llama")) {
       throw model::UsageError("--version is for llama models and an OUT that ends in .bin");
     }
-    if (single && dtype_ == "bf16") {
+    if (bin && dtype_ == "bf16") {
       throw model::UsageError(
-          "--dtype bf16 is for an OUT that is a folder; .bin files are float32");
+          "--dtype bf16 is for an OUT that is a folder or a .gguf file; .bin files are float32");
     }
     CheckOut(files, single);
     model::MakeDirectories(files, model::ParentPath(out_));
-    if (single && built->kind() == "llama") {
+    if (gguf) {
+      model::WriteGguf(files, out_, file, dtype_ == "bf16");
+      NoteTokenizer(file);
+    } else if (single && built->kind() == "llama") {
       model::WriteLlama2c(files, out_, file, static_cast<int>(version_));
       if (!file.tokenizer.is_null()) {
         Stderr().Line("Note: this format has no place for the tokenizer; a folder keeps it");
@@ -82,7 +88,6 @@ class ConvertCommand : public Command {
       throw model::UsageError("OUT: give the name of a folder; " + out_ +
                               " would have no place for the configuration and the tokenizer");
     }
-    if (out_.ends_with(".gguf")) throw model::UsageError("OUT: GGUF files are not written");
     const model::FileInfo info = model::GetInfo(files, out_);
     if (info.kind == model::FileInfo::Kind::kMissing) return;
     if (!single || info.kind == model::FileInfo::Kind::kDirectory) {
@@ -91,6 +96,17 @@ class ConvertCommand : public Command {
     }
     model::ResolveOutput(files, out_);
     if (!force_) throw model::UsageError(out_ + " exists; --force replaces it");
+  }
+
+  // What llama.cpp cannot do with a GGUF file's tokenizer.
+  static void NoteTokenizer(const model::ModelFile& file) {
+    if (file.tokenizer.is_null()) {
+      Stderr().Line("Note: the model has no tokenizer, so the file has none: it is for benchmarks");
+    } else if (model::GetString(file.tokenizer, "kind", file.path) == "char") {
+      Stderr().Line(
+          "Note: llama.cpp takes prompts of the model's own characters only; a model with "
+          "--tokenizer byte takes any");
+    }
   }
 
   void WriteFolder(model::FileSystem& files, const model::ModelFile& file) const {

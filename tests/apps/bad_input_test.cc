@@ -314,6 +314,10 @@ TEST_CASE("models of the other kind, and files that are no models") {
   CheckRefusal({"plan", "--data", data, "--from", kLlama}, 3, {kLlama, "tokenizer"});
   CHECK(RunLanewise({"plan", "--from", kLlama}).code == 0);  // of random tokens
   CHECK(RunLanewise({"plan", "--from", kRnn}).code == 0);
+  CheckRefusal({"convert", kRnn, folder / "x.gguf"}, 2, {"slot_rnn", "GGUF"});
+  CHECK(Contains(RunLanewise({"convert", kLlama, folder / "x.gguf", "--dtype", "bf16"}).messages,
+                 "no tokenizer"));
+  CheckRefusal({"convert", kLlama, folder / "x.gguf"}, 2, {"--force"});
   CheckRefusal({"convert", kRnn, folder / "x.bin", "--version", "0"}, 2, {"llama"});
   // A state of another model.
   const std::string state = folder / "state";
