@@ -175,7 +175,8 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
       flags_.data().empty()
           ? AssumedText(vocab)
           : model::ReadTrainText(files, flags_.data(), flags_.options().val_fraction,
-                                 flags_.options().tokenizer, tokenizer, ReadingProgress());
+                                 flags_.options().tokenizer, flags_.MaxVocab(), tokenizer,
+                                 ReadingProgress());
   reading.reset();
   Stderr().ClearProgress();
   TrainPlan plan = MakePlan(flags_, text, config, gflops);

@@ -168,7 +168,7 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
   const model::TrainOptions& options = flags_.options();
   const EndOnSignal reading;
   run->text = model::ReadTrainText(files, flags_.data(), options.val_fraction, options.tokenizer,
-                                   tokenizer, ReadingProgress());
+                                   flags_.MaxVocab(), tokenizer, ReadingProgress());
   Stderr().ClearProgress();
   run->plan = MakePlan(flags_, run->text, config, gflops);
 }
@@ -235,7 +235,7 @@ void TrainCommand::PrepareResume(FileSystem& files, const Options& options, Prep
                      "say where it is: --data FILE");
   }
   const EndOnSignal reading;
-  run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, checkpoint.tokenizer,
+  run->text = model::ReadTrainText(files, paths, stored.val_fraction, kind, 0, checkpoint.tokenizer,
                                    ReadingProgress());
   Stderr().ClearProgress();
   run->plan.data = paths;

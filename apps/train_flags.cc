@@ -1,5 +1,6 @@
 #include "apps/train_flags.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -26,11 +27,16 @@ void TrainFlags::Declare(Options& options) {
   options.Number("val-fraction", "X", &options_.val_fraction, kLater,
                  "share at the end of the text that is kept for validation");
   options.Text("tokenizer", "KIND", &options_.tokenizer,
-               "byte, char, word, or auto: char for texts below 20,000 bytes, else word");
+               "byte, char, word, bpe, or auto: char for texts below 20,000 bytes, else word");
   DeclareModel(options);
   DeclareLength(options);
   DeclareOptimizer(options);
   DeclareEvaluation(options);
+}
+
+int32_t TrainFlags::MaxVocab() const {
+  constexpr int64_t kMost = 150'000;  // of words or merges; more entries stay empty
+  return static_cast<int32_t>(std::min(options_.sizes.vocab.value_or(0), kMost));
 }
 
 void TrainFlags::DeclareModel(Options& options) {
@@ -55,7 +61,7 @@ void TrainFlags::DeclareModel(Options& options) {
   options.Number("rope-theta", "X", &sizes.rope_theta, kLater, "llama: base of the rotations");
   options.Flag("untied", &sizes.untied, "llama: an output matrix of its own");
   options.Integer("vocab", "N", &sizes.vocab, kLow, kHigh,
-                  "pad the vocabulary to this many entries");
+                  "entries of the vocabulary: words or merges at most, the rest stays empty");
   options.Text("init", "SCHEME", &options_.init, "initial values: default or seed");
   options.Switch("auto-config", &auto_config_,
                  "choose sizes by the size of the text (default); --no-auto-config: fixed sizes");
@@ -142,7 +148,8 @@ model::Json KnownConfig(model::Json config, model::TrainOptions* options) {
 
 model::TrainPlan MakePlan(const TrainFlags& flags, const model::TrainText& text,
                           const model::Json& known, double machine_gflops) {
-  const bool words = text.tokenizer->kind() == "word";
+  const std::string_view kind = text.tokenizer->kind();
+  const bool words = kind == "word" || kind == "bpe";
   model::TrainOptions options = flags.options();
   const model::Json config = known.is_null() ? known : KnownConfig(known, &options);
   model::TrainPlan plan =

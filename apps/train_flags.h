@@ -20,6 +20,8 @@ class TrainFlags {
 
   const model::TrainOptions& options() const { return options_; }
   const std::vector<std::string>& data() const { return data_; }
+  // Of --vocab, what a new tokenizer may have; 0: chosen.
+  int32_t MaxVocab() const;
 
  private:
   void DeclareModel(Options& options);

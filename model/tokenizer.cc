@@ -61,7 +61,8 @@ std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
   if (kind == "byte") return MakeByteTokenizer();
   if (kind == "char") return BuildCharTokenizer(texts);
   if (kind == "word") return BuildWordTokenizer(texts, options);
-  throw UsageError(UnknownName("tokenizer", kind, {"auto", "byte", "char", "word"}));
+  if (kind == "bpe") return BuildBpeTokenizer(texts, options);
+  throw UsageError(UnknownName("tokenizer", kind, {"auto", "byte", "char", "word", "bpe"}));
 }
 
 std::unique_ptr<Tokenizer> MakeTokenizer(const Json& json, const std::string& where) {
@@ -71,10 +72,11 @@ std::unique_ptr<Tokenizer> MakeTokenizer(const Json& json, const std::string& wh
   if (kind == "word") return WordTokenizerFromJson(json, where);
   if (kind == "seed-char") return SeedCharTokenizerFromJson(json, where);
   if (kind == "seed-word") return SeedWordTokenizerFromJson(json, where);
-  if (kind == "llama2c") return Llama2cTokenizerFromJson(json, where);
-  throw InputError(where + ": " +
-                   UnknownName("tokenizer", kind,
-                               {"byte", "char", "word", "seed-char", "seed-word", "llama2c"}));
+  if (kind == "llama2c" || kind == "bpe") return Llama2cTokenizerFromJson(json, where);
+  throw InputError(
+      where + ": " +
+      UnknownName("tokenizer", kind,
+                  {"byte", "char", "word", "bpe", "seed-char", "seed-word", "llama2c"}));
 }
 
 std::string Utf8Stream::Push(std::string_view bytes) {

@@ -54,12 +54,12 @@ class Tokenizer {
 };
 
 struct TokenizerOptions {
-  // Entries of a word vocabulary, the 256 bytes included; 0 chooses by the size of the text.
+  // Entries of a word or bpe vocabulary, bytes included; 0 chooses by the size of the text.
   int32_t max_vocab = 0;
   ReadProgress progress = {};
 };
 
-// Kinds for new models: "byte", "char", "word", "auto" (char below 20,000 bytes, else word).
+// Kinds for new models: "byte", "char", "word", "bpe", "auto" (char below 20,000 bytes, else word).
 // UsageError for others, with the nearest right one named.
 std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
                                           std::span<const std::string_view> texts,

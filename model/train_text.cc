@@ -16,8 +16,8 @@ uint64_t BytesOf(const std::vector<std::string_view>& texts) {
 }  // namespace
 
 TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
-                        double val_fraction, const std::string& kind, const Json& known,
-                        const std::function<void(double done)>& progress) {
+                        double val_fraction, const std::string& kind, int32_t max_vocab,
+                        const Json& known, const std::function<void(double done)>& progress) {
   const TextCorpus corpus(files, paths);
   const TextSplit split = SplitTexts(corpus.texts(), val_fraction);
   TrainText text;
@@ -38,7 +38,8 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
       if (progress) progress(static_cast<double>(before + bytes) / static_cast<double>(all));
     };
   };
-  text.tokenizer = known.is_null() ? BuildTokenizer(kind, split.train, {.progress = after(0)})
+  text.tokenizer = known.is_null() ? BuildTokenizer(kind, split.train,
+                                                    {.max_vocab = max_vocab, .progress = after(0)})
                                    : MakeTokenizer(known, "the run's tokenizer");
   text.data.train = Tokenize(*text.tokenizer, split.train, after(built));
   text.data.validation =

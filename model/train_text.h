@@ -24,11 +24,12 @@ struct TrainText {
 
 // Reads files and folders (see TextCorpus) and cuts off the last `val_fraction` for validation. The
 // tokenizer is `known` (a run's or another model's) or, where that is null, a new one of this kind,
-// made from the training part. InputError for data from which nothing can be learned. `progress` is
+// made from the training part with at most `max_vocab` entries if it has words or merges (0:
+// chosen). InputError for data from which nothing can be learned. `progress` is
 // called now and then with the share that is done; what it throws ends the reading.
 TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths,
-                        double val_fraction, const std::string& kind, const Json& known,
-                        const std::function<void(double done)>& progress = {});
+                        double val_fraction, const std::string& kind, int32_t max_vocab,
+                        const Json& known, const std::function<void(double done)>& progress = {});
 
 }  // namespace lanewise::model
 

@@ -167,12 +167,13 @@ void AddTokenizer(const ModelFile& model, size_t vocab_size, Values* values) {
   }
   const std::unique_ptr<Tokenizer> tokenizer = MakeTokenizer(model.tokenizer, model.path);
   const std::string_view kind = tokenizer->kind();
-  if (kind != "llama2c" && kind != "byte" && kind != "char") {
+  const bool merges = kind == "llama2c" || kind == "bpe";
+  if (!merges && kind != "byte" && kind != "char") {
     throw UsageError(model.path + ": GGUF files have no tokenizer like this model's, " +
-                     std::string(kind) + "; train one with --tokenizer byte or char");
+                     std::string(kind) + "; train one with --tokenizer bpe, byte or char");
   }
-  Vocabulary v = kind == "llama2c" ? Llama2cVocabulary(*tokenizer, model.tokenizer)
-                                   : ByteVocabulary(*tokenizer);
+  Vocabulary v =
+      merges ? Llama2cVocabulary(*tokenizer, model.tokenizer) : ByteVocabulary(*tokenizer);
   while (v.texts.size() < vocab_size) v.Push("", 0, kUnused);  // a padded vocabulary
   values->Add(prefix + "model", std::string_view("llama"));
   values->Add(prefix + "pre", std::string_view("default"));

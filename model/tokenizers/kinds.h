@@ -38,8 +38,17 @@ std::unique_ptr<Tokenizer> BuildWordTokenizer(std::span<const std::string_view> 
 std::unique_ptr<Tokenizer> SeedCharTokenizerFromJson(const Json& json, const std::string& where);
 std::unique_ptr<Tokenizer> SeedWordTokenizerFromJson(const Json& json, const std::string& where);
 
-// llama2c: byte-pair merges by score, bytes where a character has no token.
+// llama2c: byte-pair merges by score, bytes where a character has no token. `tokens`: three marks,
+// the 256 bytes, then texts; `kind` is what it is called.
+std::unique_ptr<Tokenizer> MakeLlama2cTokenizer(std::string_view kind,
+                                                std::vector<std::string> tokens,
+                                                std::vector<float> scores);
 std::unique_ptr<Tokenizer> Llama2cTokenizerFromJson(const Json& json, const std::string& where);
+
+// bpe: the same with merges that are learned from texts. None goes from letters to other
+// characters, or has more than one digit.
+std::unique_ptr<Tokenizer> BuildBpeTokenizer(std::span<const std::string_view> texts,
+                                             const TokenizerOptions& options);
 
 // True at the bytes where the seed cuts words.
 bool IsWordSeparator(char c);

@@ -15,6 +15,9 @@ constexpr int32_t kBos = 1;
 constexpr int32_t kEos = 2;
 constexpr int32_t kFirstByte = 3;
 constexpr int32_t kFirstText = kFirstByte + 256;
+// Words that are remembered while a text is encoded, and their bytes, at most.
+constexpr size_t kMostKnown = size_t{1} << 16;
+constexpr size_t kLongestKnown = 32;
 
 bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
@@ -24,7 +27,7 @@ class Merger {
   Merger(const IdsByText& ids, const std::vector<float>& scores, size_t longest)
       : ids_(ids), scores_(scores), longest_(longest) {}
 
-  void Encode(std::string_view text, TokenBuffer* out) {
+  void Encode(std::string_view text, std::vector<int32_t>* out) {
     text_ = text;
     symbols_.clear();
     SplitCharacters();
@@ -46,7 +49,7 @@ class Merger {
       if (left.previous != kNone) Consider(left.previous);
     }
     for (const Symbol& symbol : symbols_) {
-      if (symbol.length > 0) out->Push(symbol.id);
+      if (symbol.length > 0) out->push_back(symbol.id);
     }
   }
 
@@ -112,8 +115,9 @@ class Merger {
 
 class Llama2cTokenizer final : public Tokenizer {
  public:
-  Llama2cTokenizer(std::vector<std::string> tokens, std::vector<float> scores)
-      : tokens_(std::move(tokens)), scores_(std::move(scores)) {
+  Llama2cTokenizer(std::string_view kind, std::vector<std::string> tokens,
+                   std::vector<float> scores)
+      : kind_(kind), tokens_(std::move(tokens)), scores_(std::move(scores)) {
     for (size_t i = kFirstText; i < tokens_.size(); ++i) {
       const std::string& token = tokens_[i];
       if (token.empty()) continue;
@@ -125,7 +129,7 @@ class Llama2cTokenizer final : public Tokenizer {
     }
   }
 
-  std::string_view kind() const override { return "llama2c"; }
+  std::string_view kind() const override { return kind_; }
   int32_t vocab_size() const override { return static_cast<int32_t>(tokens_.size()); }
   bool lossless() const override { return true; }
   int32_t bos_id() const override { return kBos; }
@@ -138,13 +142,26 @@ class Llama2cTokenizer final : public Tokenizer {
     // The prefixed space belongs to the first segment. Where no token has a space after another
     // character, nothing merges across the beginning of a word: words are encoded one by one.
     size_t end = SegmentEnd(text, 0);
-    std::string first = " " + std::string(text.substr(0, end));
-    merger.Encode(first, &buffer);
+    const std::string first = " " + std::string(text.substr(0, end));
+    std::vector<int32_t> ids;
+    merger.Encode(first, &ids);
+    for (const int32_t id : ids) buffer.Push(id);
+    // Few words make most of a text: those that were met are not merged again.
+    std::unordered_map<std::string_view, std::vector<int32_t>> known;
     while (end < text.size()) {
       const size_t begin = end;
       buffer.At(text.data() + begin);
       end = SegmentEnd(text, begin);
-      merger.Encode(text.substr(begin, end - begin), &buffer);
+      const std::string_view segment = text.substr(begin, end - begin);
+      const auto found = known.find(segment);
+      if (found != known.end()) {
+        for (const int32_t id : found->second) buffer.Push(id);
+        continue;
+      }
+      ids.clear();
+      merger.Encode(segment, &ids);
+      for (const int32_t id : ids) buffer.Push(id);
+      if (segment.size() <= kLongestKnown && known.size() < kMostKnown) known.emplace(segment, ids);
     }
     buffer.Flush();
   }
@@ -163,7 +180,7 @@ class Llama2cTokenizer final : public Tokenizer {
   Json ToJson() const override {
     Json tokens = Json::array();
     for (const std::string& token : tokens_) tokens.push_back(BytesToJson(token));
-    return {{"kind", "llama2c"}, {"tokens", std::move(tokens)}, {"scores", scores_}};
+    return {{"kind", kind_}, {"tokens", std::move(tokens)}, {"scores", scores_}};
   }
 
  private:
@@ -195,6 +212,7 @@ class Llama2cTokenizer final : public Tokenizer {
     return text.size();
   }
 
+  std::string kind_;
   std::vector<std::string> tokens_;
   std::vector<float> scores_;
   IdsByText ids_;
@@ -223,7 +241,13 @@ std::unique_ptr<Tokenizer> Llama2cTokenizerFromJson(const Json& json, const std:
     }
     values.push_back(score.get<float>());
   }
-  return std::make_unique<Llama2cTokenizer>(std::move(texts), std::move(values));
+  return MakeLlama2cTokenizer(GetString(json, "kind", where), std::move(texts), std::move(values));
+}
+
+std::unique_ptr<Tokenizer> MakeLlama2cTokenizer(std::string_view kind,
+                                                std::vector<std::string> tokens,
+                                                std::vector<float> scores) {
+  return std::make_unique<Llama2cTokenizer>(kind, std::move(tokens), std::move(scores));
 }
 
 }  // namespace lanewise::model

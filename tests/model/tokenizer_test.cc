@@ -150,6 +150,106 @@ TEST_CASE("word: the limit holds and must be possible") {
   CHECK(!MessageOf<UsageError>([&] { Build("word", text, -1); }).empty());
 }
 
+// Merges the most frequent pair of all words again and again, counting anew each time; of pairs
+// that are as frequent the one with the smaller ids. For words with one space before each.
+std::vector<std::string> SlowMerges(const std::string& text, size_t vocab_size) {
+  std::vector<std::string> words(1);
+  std::map<std::string, size_t> counts;
+  for (const char c : text) {
+    if (c == ' ') words.emplace_back();
+    words.back() += c;
+    ++counts[std::string(1, c)];
+  }
+  std::vector<std::string> tokens(259);
+  std::vector<std::pair<std::string, size_t>> ranked(counts.begin(), counts.end());
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  for (const auto& [token, count] : ranked) tokens.push_back(token);
+  const auto id = [&](const std::string& token) {
+    return std::find(tokens.begin() + 259, tokens.end(), token) - tokens.begin();
+  };
+  std::vector<std::vector<std::string>> split;
+  for (const std::string& word : words) {
+    split.emplace_back();
+    for (const char c : word) split.back().emplace_back(1, c);
+  }
+  while (tokens.size() < vocab_size) {
+    std::map<std::pair<ptrdiff_t, ptrdiff_t>, size_t> pairs;
+    for (const auto& word : split) {
+      for (size_t i = 0; i + 1 < word.size(); ++i) ++pairs[{id(word[i]), id(word[i + 1])}];
+    }
+    const auto best =
+        std::max_element(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) {
+          return a.second < b.second;  // the first of the most frequent
+        });
+    if (best == pairs.end() || best->second < 2) break;
+    const std::string left = tokens[static_cast<size_t>(best->first.first)];
+    const std::string right = tokens[static_cast<size_t>(best->first.second)];
+    if (id(left + right) == static_cast<ptrdiff_t>(tokens.size())) tokens.push_back(left + right);
+    for (auto& word : split) {
+      for (size_t i = 0; i + 1 < word.size(); ++i) {
+        if (word[i] != left || word[i + 1] != right) continue;
+        word[i] += right;
+        word.erase(word.begin() + static_cast<ptrdiff_t>(i) + 1);
+      }
+    }
+  }
+  return tokens;
+}
+
+TEST_CASE("bpe: the merges of the most frequent pairs, however they are counted") {
+  std::mt19937 random(5);
+  for (const size_t letters : {1, 2, 5, 20}) {
+    CAPTURE(letters);
+    std::string text = "a ";
+    for (int i = 0; i < 4000; ++i) {
+      // Longer words would be cut.
+      const bool space =
+          text.back() != ' ' && (random() % 6 == 0 || text.size() - text.rfind(' ') > 30);
+      text +=
+          space ? ' ' : static_cast<char>('a' + std::min(random() % letters, random() % letters));
+    }
+    const auto tokenizer = Build("bpe", text, 340);
+    const std::vector<std::string> slow = SlowMerges(text, 340);
+    CHECK(tokenizer->vocab_size() == static_cast<int32_t>(slow.size()));
+    for (size_t i = 259; i < slow.size(); ++i) {
+      CHECK(tokenizer->TokenBytes(static_cast<int32_t>(i)) == slow[i]);
+    }
+  }
+}
+
+TEST_CASE("bpe: any text comes back, and pieces keep to words") {
+  std::string text;
+  for (const std::string& hard : HardTexts()) text += hard + hard;
+  const std::string line = " don't 1234, 日本語の文 über  the-end!\n\n";
+  for (int i = 0; i < 1000; ++i) text += line;
+  const auto tokenizer = Build("bpe", text, 600);
+  CHECK(tokenizer->vocab_size() == 600);
+  CHECK(tokenizer->kind() == "bpe");
+  CHECK(tokenizer->bos_id() == 1);
+  CheckLossless(*tokenizer);
+  CheckLossless(*Reload(*tokenizer));
+  CHECK(Reload(*tokenizer)->Encode(text) == tokenizer->Encode(text));
+  CHECK(tokenizer->Encode(line + line).size() <= 32);
+  const auto known = [&](const std::string& piece) {
+    for (int32_t id = 259; id < 600; ++id) {
+      if (tokenizer->TokenBytes(id) == piece) return true;
+    }
+    return false;
+  };
+  CHECK(known(" don't"));
+  CHECK(known(" 日本語の文"));
+  CHECK(known("\n\n"));
+  for (const char* mixed : {"12", "1,", "the-", "-end", "end!", " the-"}) {
+    CAPTURE(mixed);
+    CHECK_FALSE(known(mixed));
+  }
+  CheckLossless(*Build("bpe", text, 260));
+  CheckLossless(*Build("bpe", "a"));
+  CHECK(Build("bpe", std::string(20'000, 'x'))->vocab_size() < 512);
+  CHECK(Contains(MessageOf<UsageError>([&] { Build("bpe", text, 259); }), "260"));
+}
+
 TEST_CASE("auto chooses by size; unknown kinds are refused with the nearest") {
   CHECK(Build("auto", std::string(19'999, 'a'))->kind() == "char");
   CHECK(Build("auto", std::string(20'000, 'a'))->kind() == "word");
@@ -159,7 +259,7 @@ TEST_CASE("auto chooses by size; unknown kinds are refused with the nearest") {
 
 TEST_CASE("long texts come in pieces") {
   const std::string text = RandomBytes(100'000, 9);
-  for (const char* kind : {"byte", "char", "word"}) {
+  for (const char* kind : {"byte", "char", "word", "bpe"}) {
     const auto tokenizer = Build(kind, text);
     Ids ids;
     int pieces = 0;
