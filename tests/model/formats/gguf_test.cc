@@ -204,7 +204,7 @@ TEST_CASE("what GGUF has no place for") {
   const std::string_view text = "some words";
   const ModelFile words =
       Model("llama/llama_gqa_tied.bin", BuildTokenizer("word", std::span(&text, 1), {})->ToJson());
-  CHECK(Contains(MessageOf<UsageError>([&] { Write(words); }), "--tokenizer byte"));
+  CHECK(Contains(MessageOf<UsageError>([&] { Write(words); }), "--tokenizer bpe"));
   ModelFile rnn = Model("llama/llama_gqa_tied.bin", nullptr);
   rnn.config["model"] = "slot_rnn";
   CHECK(Contains(MessageOf<UsageError>([&] { Write(rnn); }), "slot_rnn"));
