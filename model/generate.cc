@@ -140,4 +140,24 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
   text_.Resume(IdsFromText(Metadata(file, "pending"), session_.logits().size(), path));
 }
 
+std::string SampleText(Session& session, const Tokenizer& tokenizer, int32_t otherwise,
+                       size_t tokens, uint64_t seed) {
+  session.Reset();
+  SamplerOptions options;
+  options.seed = seed;
+  Sampler sampler(options, session.logits().size());
+  const std::vector<int32_t> newline = tokenizer.Encode("\n");
+  int32_t token = tokenizer.bos_id() >= 0 ? tokenizer.bos_id()
+                  : newline.empty()       ? otherwise
+                                          : newline[0];
+  const std::unique_ptr<TokenDecoder> decoder = tokenizer.NewDecoder(true);
+  std::string text;
+  for (size_t i = 0; i < tokens; ++i) {
+    session.Feed({&token, 1});
+    token = sampler.Next(session.logits());
+    decoder->Push(token, &text);
+  }
+  return text;
+}
+
 }  // namespace lanewise::model

@@ -41,6 +41,11 @@ class Generator {
   TextStream text_;
 };
 
+// A short text in the model's own words: it begins after the tokenizer's BOS, else a newline, else
+// `otherwise`.
+std::string SampleText(Session& session, const Tokenizer& tokenizer, int32_t otherwise,
+                       size_t tokens, uint64_t seed);
+
 }  // namespace lanewise::model
 
 #endif  // LANEWISE_MODEL_GENERATE_H_

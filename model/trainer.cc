@@ -8,8 +8,8 @@
 
 #include "kernels/bfloat16.h"
 #include "model/error.h"
+#include "model/generate.h"
 #include "model/optimizer.h"
-#include "model/sampler.h"
 #include "model/session.h"
 #include "model/train_step.h"
 #include "model/training_record.h"
@@ -64,7 +64,6 @@ class Trainer::Impl {
   bool EvaluateLast();
   // What evaluations while training read.
   const TokenArray& Usual() const { return excerpt_.size() > 0 ? excerpt_ : data_.validation; }
-  std::string Sample();
   void Save();
   bool Stopping() const { return setup_.stop != nullptr && setup_.stop->load() != 0; }
   std::span<float> Weights() { return weights_.Floats(); }
@@ -301,9 +300,9 @@ void Trainer::Impl::ResetAfterSkip() {
   step_->Zero();
   step_->ResetState();
   if (++skipped_ >= kMaxSkippedSteps) {
-    const std::string saved = saved_.step < 0
-                                  ? "no checkpoint was saved before"
-                                  : StrCat("the checkpoint of step ", saved_.step, " is intact");
+    const std::string saved =
+        saved_.step < 0 ? "no checkpoint was saved before"
+                        : StrCat("the last checkpoint before is that of step ", saved_.step);
     throw DivergedError(StrCat("the loss or its gradient was not finite in ", skipped_,
                                " steps in a row (up to step ", done_, "); ", saved,
                                ". A lower --lr or a longer --warmup helps"));
@@ -381,7 +380,8 @@ bool Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
     report.best = std::isfinite(result.cross_entropy) &&
                   (!best_val_loss_ || result.cross_entropy < *best_val_loss_);
     if (report.best) best_val_loss_ = result.cross_entropy;
-    report.sample = Sample();
+    report.sample = SampleText(*session_, tokenizer_, data_.validation[0], SampleTokens(*model_),
+                               plan_.seed + static_cast<uint64_t>(done_));
   }
   if (record_) record_->Evaluate(report);
   observer_->OnEvaluate(report);
@@ -401,26 +401,6 @@ bool Trainer::Impl::EvaluateLast() {
   if (Usual().size() >= std::min(tokens, data_.validation.size())) return true;
   if (tokens >= data_.validation.size()) return Evaluate(data_.validation, true);
   return Evaluate(Excerpt(data_.validation, tokens), true);
-}
-
-// A short text in the model's own words, from nothing but a newline (or the text's first token).
-std::string Trainer::Impl::Sample() {
-  session_->Reset();
-  SamplerOptions options;
-  options.seed = plan_.seed + static_cast<uint64_t>(done_);
-  Sampler sampler(options, model_->vocab_size());
-  const std::vector<int32_t> newline = tokenizer_.Encode("\n");
-  int32_t token = tokenizer_.bos_id() >= 0 ? tokenizer_.bos_id()
-                  : newline.empty()        ? data_.validation[0]
-                                           : newline[0];
-  const std::unique_ptr<TokenDecoder> decoder = tokenizer_.NewDecoder(true);
-  std::string text;
-  for (size_t i = 0; i < SampleTokens(*model_); ++i) {
-    session_->Feed({&token, 1});
-    token = sampler.Next(session_->logits());
-    decoder->Push(token, &text);
-  }
-  return text;
 }
 
 void Trainer::Impl::Save() {
@@ -463,10 +443,17 @@ FinishReport Trainer::Impl::Run() {
     if (record_) record_->Step(report);
     observer_->OnStep(report);
     EvaluateWhereDue();
-    if (done_ < plan_.steps && plan_.save_every > 0 && done_ % plan_.save_every == 0) Save();
+    // Weights after which steps are skipped may be beyond help: no earlier ones give way to them.
+    const bool due = plan_.save_every > 0 && done_ % plan_.save_every == 0 && skipped_ == 0;
+    if (due && done_ < plan_.steps) Save();
   }
   const bool finished = done_ >= plan_.steps && EvaluateLast();
-  Save();
+  if (skipped_ == 0 || done_ >= plan_.steps || saved_.step < 0) {
+    Save();
+  } else {
+    observer_->OnNotice(StrCat("the last steps were skipped, so the checkpoint of step ",
+                               saved_.step, " stays the newest"));
+  }
   std::optional<double> train_loss;  // none before the first step, where it is 0
   if (train_loss_ != 0) train_loss = train_loss_;
   const FinishReport report = {.step = done_,

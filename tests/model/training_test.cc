@@ -342,7 +342,7 @@ TEST_CASE("steps that are not finite are skipped; ten in a row end the training"
   }
 }
 
-TEST_CASE("a divergence says which checkpoint there is") {
+TEST_CASE("a divergence says which checkpoint there is, and no skipped step has replaced it") {
   const TinyData tiny;
   const auto files = MakeSystemFiles();
   const runtime::Scheduler scheduler(2);
@@ -357,13 +357,22 @@ TEST_CASE("a divergence says which checkpoint there is") {
   }
   plan.steps = 40;
   plan.lr = plan.min_lr = 1e38;
-  plan.warmup = plan.save_every = 0;
+  plan.warmup = 0;
+  plan.save_every = plan.keep = 1;
+  const auto newest = [&] { return *CheckpointStore(*files, setup.run_folder, 1).Latest(); };
+  setup.stop_after = 6;
+  Trainer stopped(plan, *tiny.tokenizer, tiny.data, setup);
+  stopped.Resume(LoadCheckpoint(*files, newest().folder));
+  stopped.Run();
+  const uint64_t kept = newest().step;
+  CHECK(kept < 8);
   setup.stop_after = 0;
   Trainer resumed(plan, *tiny.tokenizer, tiny.data, setup);
-  resumed.Resume(
-      LoadCheckpoint(*files, CheckpointStore(*files, setup.run_folder, 1).Latest()->folder));
-  CHECK_THROWS_WITH_AS(resumed.Run(), doctest::Contains("the checkpoint of step 2 is intact"),
-                       DivergedError);
+  resumed.Resume(LoadCheckpoint(*files, newest().folder));
+  const std::string last = "the last checkpoint before is that of step " + std::to_string(kept);
+  CHECK_THROWS_WITH_AS(resumed.Run(), doctest::Contains(last.c_str()), DivergedError);
+  CHECK(newest().step == kept);
+  plan.save_every = 0;
   setup.run_folder = folder / "fresh";
   Trainer fresh(plan, *tiny.tokenizer, tiny.data, setup);
   fresh.Initialize();
