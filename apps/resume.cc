@@ -15,12 +15,14 @@ using model::Json;
 using model::TrainPlan;
 using model::UsageError;
 
-// Options that do not describe the training itself, or that may change.
+// Options that do not describe the training itself, or that may change. Not --eval-tokens: losses
+// over different parts of the split cannot be compared, and the best checkpoint is that of the
+// lowest.
 bool MayChange(const std::string& name) {
   static constexpr const char* kNames[] = {
-      "steps",      "epochs", "tokens",  "minutes", "stop-after", "eval-every",  "eval-tokens",
-      "save-every", "keep",   "threads", "profile", "quiet",      "json",        "isa",
-      "config",     "data",   "out",     "resume",  "RUN",        "auto-config", "bf16-unit"};
+      "steps", "epochs",  "tokens",  "minutes", "stop-after",  "eval-every", "save-every",
+      "keep",  "threads", "profile", "quiet",   "json",        "isa",        "config",
+      "data",  "out",     "resume",  "RUN",     "auto-config", "bf16-unit"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
@@ -116,7 +118,6 @@ TrainPlan ResumePlan(const Options& options, const TrainFlags& flags, const Trai
   TrainPlan plan = stored;
   const model::TrainOptions& given = flags.options();
   if (given.eval_every) plan.eval_every = *given.eval_every;
-  if (given.eval_tokens) plan.eval_tokens = *given.eval_tokens;
   if (given.save_every) plan.save_every = *given.save_every;
   if (options.Given("keep")) plan.keep = given.keep;
   return plan;

@@ -76,6 +76,7 @@ TEST_CASE("what --resume refuses, with both values") {
   CheckRefusal(with({"--tokenizer", "byte"}), 2, {"byte", "char"});
   CheckRefusal(with({"--model", "llama"}), 2, {"llama", "slot_rnn"});
   CheckRefusal(with({"--seed", "7"}), 2, {"--seed 7", "1337"});
+  CheckRefusal(with({"--eval-tokens", "99"}), 2, {"--eval-tokens 99", "2048"});
   CheckRefusal(with({"--data", folder.Write("other.txt", SomeText(50))}), 3, {"data"});
   CheckRefusal({"train", "--resume", folder / "none"}, 3, {"none"});
   CheckRefusal({"train", "--resume", folder.path()}, 3, {"checkpoint"});
