@@ -1,5 +1,6 @@
 // What --resume may change of a run, and what not.
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
@@ -47,7 +48,10 @@ bool Same(const std::string& text, const Json& value) {
   if (!value.is_number()) return false;
   if (value.is_number_integer()) {
     // Without the rounding of doubles, for seeds.
-    if (text == value.dump()) return true;
+    uint64_t given = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, given);
+    if (stop == end && error == std::errc()) return value == given;
   }
   char* end = nullptr;
   const double given = std::strtod(text.c_str(), &end);

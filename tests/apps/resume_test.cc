@@ -59,6 +59,17 @@ TEST_CASE("a run that was stopped in its last evaluation is not finished") {
   CHECK(Contains(ReadWhole(run + "/log.jsonl"), "\"finished\":true"));
 }
 
+TEST_CASE("--resume tells seeds apart that are the same double") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(20)), run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "1", "--seed", "9007199254740993"}));
+  const auto resume = [&](const std::string& seed) {
+    return std::vector<std::string>{"train", "--resume", run, "--steps", "2", "--seed", seed};
+  };
+  CheckRefusal(resume("9007199254740992"), 2, {"--seed 9007199254740992", "9007199254740993"});
+  Succeed(resume("09007199254740993"));
+}
+
 TEST_CASE("what --resume refuses, with both values") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(100));
