@@ -92,7 +92,8 @@ class Trainer::Impl {
   std::vector<bool> reset_;
   uint64_t valid_targets_ = 0;
 
-  int64_t done_ = 0;  // steps
+  int64_t given_ctx_ = 0;  // a short text makes it less
+  int64_t done_ = 0;       // steps
   uint64_t tokens_ = 0;
   int skipped_ = 0;  // in a row
   double seconds_before_ = 0, started_ = 0;
@@ -122,6 +123,7 @@ Trainer::Impl::Impl(TrainPlan plan, const Tokenizer& tokenizer, const TrainData&
                                        .sequential = plan_.carry_state,
                                        .seed = plan_.seed});
   if (!source_->notice().empty()) observer_->OnNotice(source_->notice());
+  given_ctx_ = plan_.ctx;
   plan_.ctx = static_cast<int64_t>(source_->ctx());
   model_ = MakeModel(plan_.model, "the configuration");
   const runtime::Scheduler& scheduler = *setup.scheduler;
@@ -407,6 +409,8 @@ void Trainer::Impl::Save() {
   const std::optional<double> val_loss = evaluated_.step == done_ ? evaluated_.loss : std::nullopt;
   const bool saved = saved_.step == done_ && (saved_.loss || !val_loss);
   if (setup_.run_folder.empty() || saved) return;
+  TrainPlan given = plan_;
+  given.ctx = given_ctx_;
   TrainingState state;
   state.step = done_;
   state.tokens = tokens_;
@@ -416,7 +420,7 @@ void Trainer::Impl::Save() {
   state.position = source_->position();
   state.data_hash = data_.hash;
   const std::string folder = record_->Save(
-      plan_, *model_, tokenizer_, state,
+      given, *model_, tokenizer_, state,
       {Weights(), optimizer_->first_moments(), optimizer_->second_moments(), step_->StateTensors()},
       val_loss);
   saved_ = {done_, val_loss};

@@ -59,6 +59,18 @@ TEST_CASE("a run that was stopped in its last evaluation is not finished") {
   CHECK(Contains(ReadWhole(run + "/log.jsonl"), "\"finished\":true"));
 }
 
+TEST_CASE("the command of a run whose text is shorter than --ctx goes on with --resume") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(9));
+  for (const char* model : {"slot_rnn", "llama"}) {
+    std::vector<std::string> words = Tiny(data, folder / model, {"--steps", "2"});
+    words.insert(words.end(), {"--model", model, "--ctx", "512", "--stop-after", "1"});
+    CHECK(Contains(Succeed(words).messages, "shorter than one window"));
+    words.push_back("--resume");
+    CHECK(Contains(Succeed(words).messages, "Done: 2 steps"));
+  }
+}
+
 TEST_CASE("--resume tells seeds apart that are the same double") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(20)), run = folder / "run";
