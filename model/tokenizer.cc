@@ -65,6 +65,10 @@ std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
   throw UsageError(UnknownName("tokenizer", kind, {"auto", "byte", "char", "word", "bpe"}));
 }
 
+bool BuiltFromText(std::string_view kind) {
+  return kind == "byte" || kind == "char" || kind == "word";
+}
+
 std::unique_ptr<Tokenizer> MakeTokenizer(const Json& json, const std::string& where) {
   const std::string kind = GetString(json, "kind", where);
   if (kind == "byte") return MakeByteTokenizer();

@@ -64,6 +64,8 @@ struct TokenizerOptions {
 std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
                                           std::span<const std::string_view> texts,
                                           const TokenizerOptions& options);
+// Whether a tokenizer of this kind is made by BuildTokenizer.
+bool BuiltFromText(std::string_view kind);
 
 // From ToJson's result, as found in tokenizer.json. InputError names `where` and the field.
 std::unique_ptr<Tokenizer> MakeTokenizer(const Json& json, const std::string& where);

@@ -145,7 +145,13 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
   CheckpointContent content;
   content.config = model.Config();
   content.config["training"] = plan.ToJson();
-  content.config["training"]["tokenizer"] = tokenizer.kind();
+  // With these a run's config.json makes the same model of the same text.
+  if (BuiltFromText(tokenizer.kind())) {
+    content.config["training"]["tokenizer"] = tokenizer.kind();
+    if (model.vocab_size() > static_cast<size_t>(tokenizer.vocab_size())) {
+      content.config["training"]["vocab"] = model.vocab_size();
+    }
+  }
   content.tokenizer = tokenizer.ToJson();
   content.weights = WeightSources(model.params(), arrays.weights.data());
   for (const auto& [prefix, values] :

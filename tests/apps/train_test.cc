@@ -140,7 +140,8 @@ TEST_CASE("a run's config.json trains the same model again; editing it harms not
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(400));
   const std::string first = folder / "first", second = folder / "second";
-  std::vector<std::string> words = Tiny(data, first, {"--steps", "3", "--lr", "0.01"});
+  std::vector<std::string> words =
+      Tiny(data, first, {"--steps", "3", "--lr", "0.01", "--vocab", "300"});
   *std::ranges::find(words, "char") = "byte";  // which this text would not get by itself
   Succeed(words);
   Succeed({"train", "--config", first + "/config.json", "--out", second, "--threads", "1"});
@@ -148,6 +149,10 @@ TEST_CASE("a run's config.json trains the same model again; editing it harms not
   Succeed({"train", "--out", folder / "third"},
           {.environment = {{"LANEWISE_CONFIG", first + "/config.json"}}});
   CHECK(Weights(first, 3) == Weights(folder / "third", 3));
+  // A tokenizer that no text gives is not asked for.
+  Succeed({"train", "--from", LANEWISE_SOURCE_DIR "/tests/golden/slot_rnn/char.bin", "--data", data,
+           "--out", folder / "from", "--steps", "1"});
+  Succeed({"train", "--config", folder / "from/config.json", "--out", folder / "fourth"});
   // The copy beside the checkpoints is nobody's but the person's.
   for (const char* name : {"/config.json", "/tokenizer.json"}) {
     std::ofstream(first + name, std::ios::app) << " ";
