@@ -15,7 +15,8 @@ using Clock = std::chrono::steady_clock;
 // Without a terminal: a line at the start, then one of steps this often.
 constexpr std::chrono::seconds kPlainInterval(10);
 
-std::string Fraction(const model::StepReport& report) {
+// Of a report of a step or an evaluation.
+std::string Fraction(const auto& report) {
   return std::to_string(report.step) + "/" + std::to_string(report.steps);
 }
 
@@ -82,16 +83,15 @@ void TrainPrinter::PlainLine() {
                 FormatDuration(last_.seconds_left) + " left");
 }
 
-void TrainPrinter::OnEvaluateProgress(double done) {
+void TrainPrinter::OnEvaluateProgress(int64_t step, double done) {
   if (!Stderr().live()) return;
-  Stderr().Progress({"step " + std::to_string(last_.step),
+  Stderr().Progress({"step " + std::to_string(step),
                      "evaluating " + FormatFixed(100 * done, 0) + "%", evaluation_.At(done)});
 }
 
 void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
-  std::string line = "step " + std::to_string(report.step) + "/" + std::to_string(last_.steps) +
-                     "  train " + FormatFixed(last_.smooth_loss, 3) + "  validation " +
-                     FormatFixed(report.val_loss, 4) + " nats";
+  std::string line = "step " + Fraction(report) + "  train " + FormatFixed(report.train_loss, 3) +
+                     "  validation " + FormatFixed(report.val_loss, 4) + " nats";
   if (report.val_bits_per_byte > 0) {
     line += ", " + FormatFixed(report.val_bits_per_byte, 4) + " bits/byte";
   }
@@ -101,7 +101,7 @@ void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
     line += " (" + FormatCount(static_cast<double>(report.tokens)) + " tokens of the split)";
   }
   if (report.best) line += "  best";
-  line += "  " + FormatDuration(last_.seconds);
+  line += "  " + FormatDuration(report.seconds);
   Stderr().Line(line);
   PrintSample(report.sample);
   printed_ = Clock::now();

@@ -14,7 +14,7 @@ class TrainPrinter : public model::TrainObserver {
  public:
   void OnNotice(const std::string& sentence) override;
   void OnStep(const model::StepReport& report) override;
-  void OnEvaluateProgress(double done) override;
+  void OnEvaluateProgress(int64_t step, double done) override;
   void OnEvaluate(const model::EvalReport& report) override;
   void OnSave(int64_t step, const std::string& folder) override;
 

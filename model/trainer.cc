@@ -360,7 +360,7 @@ bool Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   if (evaluator_ == nullptr) return true;
   EvaluateOptions options;
   options.progress = [&](double done) {
-    observer_->OnEvaluateProgress(done);
+    observer_->OnEvaluateProgress(done_, done);
     return !Stopping();
   };
   const EvaluateResult result = evaluator_->Run(Reading(), part, options);
@@ -368,6 +368,9 @@ bool Trainer::Impl::Evaluate(const TokenArray& part, bool last) {
   if (Stopping()) return false;
   EvalReport report;
   report.step = done_;
+  report.steps = plan_.steps;
+  report.seconds = Seconds();
+  report.train_loss = train_loss_;
   report.val_loss = result.cross_entropy;
   report.val_bits_per_byte = result.bits_per_byte;
   report.whole = part.size() == data_.validation.size();

@@ -39,6 +39,9 @@ struct StepReport {
 
 struct EvalReport {
   int64_t step = 0;
+  int64_t steps = 0;
+  double seconds = 0;     // of training so far, all sessions together
+  double train_loss = 0;  // over about the last 20 steps
   double val_loss = 0;
   double val_bits_per_byte = 0;
   bool whole = false;  // over the whole validation split
@@ -65,7 +68,7 @@ class TrainObserver {
   virtual ~TrainObserver() = default;
   virtual void OnNotice(const std::string& /*sentence*/) {}
   virtual void OnStep(const StepReport& /*report*/) {}
-  virtual void OnEvaluateProgress(double /*done*/) {}
+  virtual void OnEvaluateProgress(int64_t /*step*/, double /*done*/) {}
   virtual void OnEvaluate(const EvalReport& /*report*/) {}
   virtual void OnSave(int64_t /*step*/, const std::string& /*folder*/) {}
 };

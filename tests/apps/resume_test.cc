@@ -59,6 +59,15 @@ TEST_CASE("a run that was stopped in its last evaluation is not finished") {
   CHECK(Contains(ReadWhole(run + "/log.jsonl"), "\"finished\":true"));
 }
 
+TEST_CASE("an evaluation that comes before the first step knows where the run is") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50)), run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "4", "--eval-every", "0", "--stop-after", "2"}));
+  const auto resumed = Succeed({"train", "--resume", run, "--eval-every", "2"});
+  CHECK(Contains(resumed.messages, "\nstep 2/4  train "));
+  CHECK_FALSE(Contains(resumed.messages, "train 0.000"));
+}
+
 TEST_CASE("the command of a run whose text is shorter than --ctx goes on with --resume") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(9));

@@ -174,7 +174,7 @@ TEST_CASE("stopped and resumed equals undisturbed, bit for bit") {
 TEST_CASE("a stop in an evaluation: resuming makes up for it") {
   struct StopInEvaluation final : TrainObserver {
     explicit StopInEvaluation(int at) : left(at) {}
-    void OnEvaluateProgress(double done) override {
+    void OnEvaluateProgress(int64_t, double done) override {
       if (done == 0 && --left == 0) stop = 1;
     }
     int left;
