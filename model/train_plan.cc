@@ -79,7 +79,7 @@ void TrainPlan::FixSteps(int64_t horizon) {
 
 double TrainPlan::LearningRate(int64_t step) const {
   if (step < warmup) return lr * static_cast<double>(step) / static_cast<double>(warmup);
-  if (steps <= 0) return lr;
+  if (step == warmup || steps <= 0) return lr;
   // Part of the steps in (from, steps] that is done after this one.
   const auto done = [&](double from) {
     const double left = static_cast<double>(steps) - from;

@@ -148,6 +148,9 @@ TEST_CASE("learning rates without warm-up, without a horizon, and with a warm-up
   plan.steps = 5;
   plan.warmup = 10;
   CHECK(plan.LearningRate(5) == doctest::Approx(0.5));
+  plan.warmup = 5;
+  CHECK(plan.LearningRate(4) == doctest::Approx(0.8));
+  CHECK(plan.LearningRate(5) == 1);
 }
 
 TEST_CASE("fixing the horizon chooses a warm-up that was left open") {
