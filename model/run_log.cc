@@ -15,7 +15,8 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr uint64_t kMostBytes = uint64_t{4} << 30;
+constexpr size_t kBlock = size_t{1} << 16;
+constexpr size_t kLongestLine = size_t{1} << 20;  // what is longer is no record
 
 // Enough digits for people; losses keep all of theirs, so that runs can be compared bit for bit.
 double Rounded(double value, int digits) {
@@ -71,34 +72,41 @@ int64_t StepOf(const Json& record) {
   return number && found->get<uint64_t>() <= kMost ? found->get<int64_t>() : -1;
 }
 
-// Calls fn(line, record) for each complete line that holds an object; the line has its end.
+// Calls fn(line, record) for each complete line that holds an object; the line has its end. The log
+// is read in pieces: that of a long training may be larger than the memory.
 template <typename Fn>
-void ForEachRecord(std::string_view text, Fn fn) {
-  while (true) {
-    const size_t end = text.find('\n');
-    if (end == std::string_view::npos) return;  // the last line was not finished
-    const std::string_view line = text.substr(0, end + 1);
-    text.remove_prefix(end + 1);
-    const Json record = Json::parse(line.begin(), line.end(), nullptr, false);
-    if (record.is_object()) fn(line, record);
+void ForEachRecord(FileSystem& files, const std::string& path, Fn fn) {
+  File file(files, path, OpenMode::kRead);
+  std::vector<char> block(kBlock);
+  std::string text;  // of lines that have not been read to their end
+  while (const size_t count = file.Read(block.data(), block.size())) {
+    text.append(block.data(), count);
+    size_t begin = 0, end = 0;
+    for (; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+      const std::string_view line = std::string_view(text).substr(begin, end + 1 - begin);
+      const Json record = Json::parse(line.begin(), line.end(), nullptr, false);
+      if (record.is_object()) fn(line, record);
+    }
+    text.erase(0, begin);
+    if (text.size() > kLongestLine) text.clear();
   }
 }
 
-// What a log begins with when it goes on after `last_step`.
-std::string Kept(FileSystem& files, const std::string& path, int64_t last_step) {
-  std::string kept;
-  if (last_step <= 0 || !IsFile(files, path)) return kept;
-  ForEachRecord(ReadFile(files, path, kMostBytes), [&](std::string_view line, const Json& record) {
-    const int64_t step = StepOf(record);
-    const bool event = IsStep(record) || IsEvaluation(record);
-    if (event && step >= 0 && step <= last_step) kept += line;
-  });
-  return kept;
-}
-
-// Writes that beginning before the file is opened for the rest.
+// Writes what a log that goes on after `last_step` begins with, before it is opened for the rest.
 std::string Begin(FileSystem& files, const std::string& path, int64_t last_step) {
-  WriteFileAtomically(files, path, Kept(files, path, last_step));
+  WriteFileAtomically(files, path, [&](File& file) {
+    if (last_step <= 0 || !IsFile(files, path)) return;
+    std::string kept;
+    ForEachRecord(files, path, [&](std::string_view line, const Json& record) {
+      const int64_t step = StepOf(record);
+      const bool event = IsStep(record) || IsEvaluation(record);
+      if (event && step >= 0 && step <= last_step) kept += line;
+      if (kept.size() < kBlock) return;
+      file.Write(kept);
+      kept.clear();
+    });
+    file.Write(kept);
+  });
   return path;
 }
 
@@ -148,7 +156,7 @@ RunLogContent ReadRunLog(FileSystem& files, const std::string& path) {
   RunLogContent content;
   if (!IsFile(files, path)) return content;
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-  ForEachRecord(ReadFile(files, path, kMostBytes), [&](std::string_view, const Json& record) {
+  ForEachRecord(files, path, [&](std::string_view, const Json& record) {
     const int64_t step = StepOf(record);
     if (IsEnd(record)) {
       const auto finished = record.find("finished");

@@ -7,6 +7,7 @@
 #include <limits>
 #include <sstream>
 
+#include "tests/support/memory_files.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lanewise::model {
@@ -187,6 +188,20 @@ TEST_CASE("a missing log is empty, also to resume; damaged ones are read as far 
   REQUIRE(content.validation.size() == 1);
   CHECK(content.validation[0].loss == 2);
   CHECK_FALSE(content.finished);
+}
+
+TEST_CASE("a log is read in pieces, so that none is too long") {
+  constexpr int64_t kSteps = 10'000;
+  std::string text;
+  for (int64_t s = 1; s <= kSteps; ++s) {
+    text += "{\"step\":" + std::to_string(s) + ",\"loss\":1.5,\"tokens\":7}\n";
+  }
+  testing::MemoryFiles files;
+  files.SetContent("log.jsonl", text + std::string(3 << 20, 'x') + "\n" + text);
+  CHECK(ReadRunLog(files, "log.jsonl").train.size() == 2 * kSteps);
+  RunLog(files, "log.jsonl", kSteps);
+  CHECK(files.Content("log.jsonl") == text + text);
+  CHECK(files.largest_read() <= 1 << 16);
 }
 
 }  // namespace

@@ -126,6 +126,7 @@ bool MemoryFiles::Interrupts() {
 }
 
 int64_t MemoryFiles::Read(int64_t handle, void* data, size_t size) {
+  largest_read_ = std::max(largest_read_, size);
   if (const int error = Fault()) return -error;
   if (Interrupts()) return -EINTR;
   Handle& open = handles_.at(handle);

@@ -39,6 +39,8 @@ class MemoryFiles final : public model::FileSystem {
   // The files after a stop, as another process finds them.
   std::unique_ptr<MemoryFiles> Restart(Loss loss) const;
 
+  // Bytes that a single read asked for, at most.
+  size_t largest_read() const { return largest_read_; }
   // Files that are open now.
   size_t open_files() const { return handles_.size(); }
 
@@ -95,6 +97,7 @@ class MemoryFiles final : public model::FileSystem {
   int stop_at_ = -1;
   size_t transfer_ = SIZE_MAX;
   bool interrupted_ = false;
+  size_t largest_read_ = 0;
   int64_t free_space_ = int64_t{1} << 40;
   bool hard_links_ = true;
 };
