@@ -107,6 +107,4 @@ void TrainPrinter::OnEvaluate(const model::EvalReport& report) {
   printed_ = Clock::now();
 }
 
-void TrainPrinter::OnSave(int64_t /*step*/, const std::string& /*folder*/) {}
-
 }  // namespace lanewise::apps

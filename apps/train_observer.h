@@ -16,10 +16,6 @@ class TrainPrinter : public model::TrainObserver {
   void OnStep(const model::StepReport& report) override;
   void OnEvaluateProgress(int64_t step, double done) override;
   void OnEvaluate(const model::EvalReport& report) override;
-  void OnSave(int64_t step, const std::string& folder) override;
-
-  // Loss and speed of the last steps.
-  const model::StepReport& last() const { return last_; }
 
  private:
   void PlainLine();

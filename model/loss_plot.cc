@@ -106,18 +106,13 @@ double NiceDistance(double range, double wanted) {
 }
 
 struct Axes {
-  double first_step = 0, last_step = 1;
+  double last_step = 1;
   double lowest = 0, highest = 1;
   double distance = 1;  // of the losses' grid lines
-  bool log_steps = false;
 
   double X(double step) const {
     const double width = kWidth - kLeft - kRight;
-    if (log_steps) {
-      return kLeft +
-             width * std::log(std::max(step, 1.0) / first_step) / std::log(last_step / first_step);
-    }
-    return kLeft + width * (step - first_step) / (last_step - first_step);
+    return kLeft + width * step / last_step;
   }
   double Y(double loss) const {
     const double share = (loss - lowest) / (highest - lowest);
@@ -148,13 +143,11 @@ void FitLosses(const Points& train, const Points& validation, Axes* axes) {
   axes->distance = NiceDistance(axes->highest - axes->lowest, 6);
 }
 
-void FitSteps(const Points& train, const Points& validation, bool log_steps, Axes* axes) {
+void FitSteps(const Points& train, const Points& validation, Axes* axes) {
   int64_t last = 1;
   for (const Points* points : {&train, &validation}) {
     if (!points->empty()) last = std::max(last, points->back().step);
   }
-  axes->log_steps = log_steps && last > 1;
-  axes->first_step = axes->log_steps ? 1 : 0;
   axes->last_step = static_cast<double>(last);
 }
 
@@ -194,15 +187,6 @@ void DrawStep(std::string* svg, const Axes& axes, int64_t step) {
 
 void DrawStepTicks(std::string* svg, const Axes& axes) {
   const auto last = static_cast<int64_t>(axes.last_step);
-  if (axes.log_steps) {
-    const bool few = last < 1000;
-    for (int64_t power = 1; power <= last; power *= 10) {
-      for (const int64_t factor : {1, 2, 5}) {
-        if (factor * power <= last && (few || factor == 1)) DrawStep(svg, axes, factor * power);
-      }
-    }
-    return;
-  }
   const auto distance =
       std::max<int64_t>(1, std::llround(NiceDistance(static_cast<double>(last), 8)));
   for (int64_t step = 0; step <= last; step += distance) DrawStep(svg, axes, step);
@@ -353,7 +337,7 @@ std::string RenderLossPlot(const LossPlotData& data) {
   const Points train = Cleaned(data.train);
   const Points validation = Cleaned(data.validation);
   Axes axes;
-  FitSteps(train, validation, data.log_steps, &axes);
+  FitSteps(train, validation, &axes);
   FitLosses(train, validation, &axes);
   const Points smooth = Smoothed(train, 2 * axes.highest - axes.lowest);  // not drawn that high
 

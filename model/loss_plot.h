@@ -18,7 +18,6 @@ struct LossPlotData {
   std::string subtitle = {};               // "2.4M tokens in 58 s"; may be empty
   std::vector<LossPoint> train = {};       // by step
   std::vector<LossPoint> validation = {};  // by step
-  bool log_steps = false;                  // logarithmic steps instead of even ones
 };
 
 // A complete SVG document: every step's loss, faint, and its running mean; the evaluations, the

@@ -25,8 +25,7 @@ ParamBlock ParamSet::AddVector(std::string name, size_t size) {
                      .rows = 1,
                      .cols = size,
                      .stride = size,
-                     .is_vector = true,
-                     .decay = false});
+                     .is_vector = true});
   return block;
 }
 
@@ -36,8 +35,7 @@ ParamBlock ParamSet::AddMatrix(std::string name, size_t rows, size_t cols) {
                      .offset = block.offset,
                      .rows = rows,
                      .cols = cols,
-                     .stride = cols,
-                     .decay = true});
+                     .stride = cols});
   return block;
 }
 
@@ -51,8 +49,7 @@ ParamBlock ParamSet::AddColumns(std::string name, size_t rows, const std::vector
                        .offset = block.offset + col,
                        .rows = rows,
                        .cols = part.size,
-                       .stride = cols,
-                       .decay = true});
+                       .stride = cols});
     col += part.size;
   }
   return block;
@@ -68,8 +65,7 @@ ParamBlock ParamSet::AddRows(std::string name, size_t cols, const std::vector<Pa
                        .offset = block.offset + row * cols,
                        .rows = part.size,
                        .cols = cols,
-                       .stride = cols,
-                       .decay = true});
+                       .stride = cols});
     row += part.size;
   }
   return block;

@@ -23,7 +23,6 @@ struct Param {
   size_t cols = 0;
   size_t stride = 0;
   bool is_vector = false;
-  bool decay = false;  // weight decay applies (matrices)
 
   size_t Count() const { return rows * cols; }
   template <typename T>
@@ -42,7 +41,7 @@ struct ParamBlock {
   size_t offset = 0;
   size_t rows = 0;
   size_t cols = 0;
-  bool decay = false;
+  bool decay = false;  // weight decay applies (matrices)
 
   size_t Count() const { return rows * cols; }
 };

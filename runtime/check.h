@@ -35,10 +35,4 @@ std::string StrCat(const Args&... args) {
     }                                                                             \
   } while (false)
 
-#ifdef NDEBUG
-#define LW_DCHECK(condition, ...) static_cast<void>(0)
-#else
-#define LW_DCHECK(condition, ...) LW_CHECK(condition, __VA_ARGS__)
-#endif
-
 #endif  // LANEWISE_RUNTIME_CHECK_H_
