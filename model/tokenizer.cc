@@ -66,7 +66,7 @@ std::unique_ptr<Tokenizer> BuildTokenizer(std::string_view kind,
 }
 
 bool BuiltFromText(std::string_view kind) {
-  return kind == "byte" || kind == "char" || kind == "word";
+  return kind == "byte" || kind == "char" || kind == "word" || kind == "bpe";
 }
 
 std::unique_ptr<Tokenizer> MakeTokenizer(const Json& json, const std::string& where) {

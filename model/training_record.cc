@@ -148,7 +148,8 @@ std::string TrainingRecord::Save(const TrainPlan& plan, const Model& model,
   // With these a run's config.json makes the same model of the same text.
   if (BuiltFromText(tokenizer.kind())) {
     content.config["training"]["tokenizer"] = tokenizer.kind();
-    if (model.vocab_size() > static_cast<size_t>(tokenizer.vocab_size())) {
+    const bool limited = tokenizer.kind() == "word" || tokenizer.kind() == "bpe";
+    if (limited || model.vocab_size() > static_cast<size_t>(tokenizer.vocab_size())) {
       content.config["training"]["vocab"] = model.vocab_size();
     }
   }

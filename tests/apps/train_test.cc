@@ -134,6 +134,10 @@ TEST_CASE("merges and words are learned from the text, as many as --vocab says")
   Succeed(words);
   const std::string tokenizer = ReadWhole(folder / "words/tokenizer.json");
   CHECK(Json::parse(tokenizer)["words"].size() == 4);
+  for (const std::string& first : {run, folder / "words"}) {
+    Succeed({"train", "--config", first + "/config.json", "--out", first + "2", "--threads", "1"});
+    CHECK(ReadWhole(first + "2/tokenizer.json") == ReadWhole(first + "/tokenizer.json"));
+  }
 }
 
 TEST_CASE("a run's config.json trains the same model again; editing it harms nothing") {
