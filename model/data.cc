@@ -23,10 +23,11 @@ MappedFile OpenText(FileSystem& files, const std::string& path) {
   return MappedFile::FromBytes(ReadFile(files, path, kWorthMapping), path);
 }
 
-// A run that was written among the texts, whose logs and settings are no text to train on.
-bool IsRun(FileSystem& files, const std::string& folder) {
-  return IsFile(files, JoinPath(folder, "log.jsonl")) &&
-         IsFile(files, JoinPath(folder, "config.json"));
+// A run or a model that was written among the texts: logs and settings are no text to train on. A
+// run has the lock from its start, before the first save.
+bool IsRunOrModel(FileSystem& files, const std::string& folder) {
+  return IsFile(files, JoinPath(folder, ".lock")) ||
+         IsFile(files, JoinPath(folder, "model.safetensors"));
 }
 
 // The files of a folder and those below. Links may lead to a file, or back to a folder, twice.
@@ -37,7 +38,7 @@ struct Collection {
 };
 
 void Collect(FileSystem& files, const std::string& folder, int depth, Collection* found) {
-  if (depth > kDeepestFolder || (depth > 0 && IsRun(files, folder))) return;
+  if (depth > kDeepestFolder || (depth > 0 && IsRunOrModel(files, folder))) return;
   for (const std::string& name : ListDirectory(files, folder)) {
     if (name.starts_with('.')) continue;
     const std::string path = JoinPath(folder, name);

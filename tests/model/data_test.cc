@@ -59,11 +59,13 @@ TEST_CASE("small files take no mapping each: systems allow 65,530") {
   CHECK(CountMappings() < before + 100);
 }
 
-TEST_CASE("a run among the texts is none, and what is no text is named") {
+TEST_CASE("a run or a model among the texts is none, and what is no text is named") {
   MemoryFiles files;
   files.SetContent("d/a.txt", "a");
-  files.SetContent("d/run/config.json", "{}");
-  files.SetContent("d/run/log.jsonl", "{}");
+  files.SetContent("d/killed/.lock", "1");  // before its first save
+  files.SetContent("d/killed/log.jsonl", "{}");
+  files.SetContent("d/model/config.json", "{}");
+  files.SetContent("d/model/model.safetensors", "binary");
   files.SetContent("d/settings/config.json", "{}");
   CHECK(TextCorpus(files, {"d"}).paths() ==
         std::vector<std::string>{"d/a.txt", "d/settings/config.json"});
