@@ -1,6 +1,7 @@
 #include "model/data.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <set>
@@ -30,6 +31,14 @@ bool IsRunOrModel(FileSystem& files, const std::string& folder) {
          IsFile(files, JoinPath(folder, "model.safetensors"));
 }
 
+// As GetInfo; links in a circle lead nowhere, as those to what is missing do.
+FileInfo InfoOfEntry(FileSystem& files, const std::string& path) {
+  FileInfo info;
+  const int error = files.Info(path, &info);
+  if (error == -ELOOP) return {};
+  return error < 0 ? GetInfo(files, path) : info;
+}
+
 // The files of a folder and those below. Links may lead to a file, or back to a folder, twice.
 struct Collection {
   std::vector<std::string> paths;
@@ -42,7 +51,7 @@ void Collect(FileSystem& files, const std::string& folder, int depth, Collection
   for (const std::string& name : ListDirectory(files, folder)) {
     if (name.starts_with('.')) continue;
     const std::string path = JoinPath(folder, name);
-    const FileInfo info = GetInfo(files, path);
+    const FileInfo info = InfoOfEntry(files, path);
     const bool known = info.identity != std::pair<uint64_t, uint64_t>();
     if (known && !found->seen.insert(info.identity).second) {
       ++found->again;

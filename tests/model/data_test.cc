@@ -86,6 +86,8 @@ TEST_CASE("links to files and folders that are read already are left out, and sa
   std::filesystem::create_directory_symlink(folder.path(), folder / "a/back");
   std::filesystem::create_directory_symlink(folder / "a", folder / "z");
   std::filesystem::create_symlink(folder / "a/one.txt", folder / "a/two.txt");
+  std::filesystem::create_symlink(folder / "x", folder / "y");  // a circle
+  std::filesystem::create_symlink(folder / "y", folder / "x");
   const auto files = MakeSystemFiles();
   const TextCorpus corpus(*files, {folder.path()});
   CHECK(corpus.paths() == std::vector<std::string>{folder / "a/one.txt"});
