@@ -96,6 +96,8 @@ Checkpoint Load(FileSystem& files, const std::string& weights_path, bool with_tr
   Checkpoint checkpoint;
   checkpoint.folder = folder;
   const auto path = [&](const char* name) { return JoinPath(folder, name); };
+  // It may be deleted to save space.
+  with_training = with_training && IsFile(files, path(kTrainStateFile));
   if (IsFile(files, path(kManifestFile))) {
     Manifest manifest = ReadManifest(files, folder);
     for (const char* name : {kConfigFile, kTokenizerFile, kWeightsFile}) {
@@ -118,7 +120,7 @@ Checkpoint Load(FileSystem& files, const std::string& weights_path, bool with_tr
   checkpoint.weights = SafetensorsFile::Open(files, weights_path);
   checkpoint.weights.Verify();
   CheckFinite(checkpoint.weights);
-  if (with_training && IsFile(files, path(kTrainStateFile))) {
+  if (with_training) {
     checkpoint.train_tensors = SafetensorsFile::Open(files, path(kTrainStateFile));
     checkpoint.train_tensors.Verify();
     const StringMap& metadata = checkpoint.train_tensors.metadata();

@@ -60,7 +60,8 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
                      uint64_t step, std::optional<double> val_loss);
 
 // Reads a model folder. With a manifest, every file must have its checksum: InputError names the
-// file and, where it is a tensor that is wrong, the tensor. Weights must be finite.
+// file and, where it is a tensor that is wrong, the tensor. Weights must be finite. Only the state
+// of the training may be missing.
 Checkpoint LoadCheckpoint(FileSystem& files, const std::string& folder);
 // The same of a .safetensors file of any name in a model folder, but without what only training
 // needs: the state of the training, twice as large, is neither read nor missed.

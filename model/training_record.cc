@@ -60,16 +60,19 @@ std::string TitleOf(const TrainPlan& plan) {
                 plan.model.value("dim", 0));
 }
 
+void RequireTrainingState(const Checkpoint& checkpoint) {
+  if (checkpoint.can_resume()) return;
+  throw InputError(checkpoint.folder +
+                   ": holds no training state (train_state.safetensors), so it cannot be resumed; "
+                   "a new run can start from its weights: --from");
+}
+
 }  // namespace
 
 TrainingState ReadTrainingState(const Checkpoint& checkpoint, const ParamSet& params,
                                 const TrainingArrays& arrays) {
+  RequireTrainingState(checkpoint);
   const std::string where = JoinPath(checkpoint.folder, "train_state.safetensors");
-  if (!checkpoint.can_resume()) {
-    throw InputError(
-        checkpoint.folder +
-        ": holds no training state, so it cannot be resumed; --from starts from its weights");
-  }
   for (const Param& p : params.params()) {
     const TensorView* tensor = checkpoint.weights.Find(p.name);
     if (tensor == nullptr || tensor->Elements() != p.Count()) {
@@ -101,6 +104,7 @@ TrainingState ReadTrainingState(const Checkpoint& checkpoint, const ParamSet& pa
 }
 
 TrainPlan ReadTrainPlan(const Checkpoint& checkpoint) {
+  RequireTrainingState(checkpoint);
   const std::string where = JoinPath(checkpoint.folder, "config.json");
   if (!checkpoint.config.contains("training")) {
     throw InputError(where + ": has no \"training\" settings, so it cannot be resumed");

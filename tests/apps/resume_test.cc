@@ -35,6 +35,21 @@ TEST_CASE("an old checkpoint that is damaged stops nobody, the newest says how t
   Succeed({"train", "--resume", run, "--steps", "8"});
 }
 
+TEST_CASE("a run whose training state was deleted to save space is a model, not to be resumed") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50)), run = folder / "run";
+  Succeed(Tiny(data, run, {"--steps", "4", "--save-every", "2"}));
+  CHECK(Contains(Succeed({"info", run}).output, "can be resumed"));
+  for (const char* step : {"2", "4"}) {
+    std::filesystem::remove(run + "/checkpoints/step-00000" + step + "/train_state.safetensors");
+  }
+  CHECK(nlohmann::json::parse(Succeed({"info", run, "--json"}).output)["can_resume"] == false);
+  CHECK_FALSE(Contains(Succeed({"info", run}).output, "can be resumed"));
+  CheckRefusal({"train", "--resume", run, "--steps", "6"}, 3,
+               {"step-000004", "no training state (train_state.safetensors)", "--from"});
+  Succeed({"train", "--from", run, "--data", data, "--out", folder / "more", "--steps", "2"});
+}
+
 TEST_CASE("a folder of texts stands in the settings as it was given") {
   const TemporaryFolder folder;
   const std::string texts = folder / "texts", run = folder / "run";
