@@ -9,7 +9,6 @@
 #include "model/formats/gguf.h"
 #include "model/formats/llama2c.h"
 #include "model/formats/seed_rnn.h"
-#include "model/model.h"
 
 namespace lanewise::apps {
 
@@ -45,12 +44,10 @@ class ConvertCommand : public Command {
   int Run(model::FileSystem& files, const Options& options) override {
     common_.Apply(files);
     const model::ModelFile file = model::OpenModel(files, in_);
-    // Sizes and tensors that do not fit together are found here, not when OUT is loaded.
-    const auto built = model::MakeModel(file.config, file.path);
-    model::CheckWeights(file, built->params());
+    const bool llama = file.config["model"] == "llama";
     const bool gguf = out_.ends_with(".gguf"), bin = out_.ends_with(".bin");
     const bool single = gguf || bin;
-    if (options.Given("version") && (!bin || built->kind() != "llama")) {
+    if (options.Given("version") && !(bin && llama)) {
       throw model::UsageError("--version is for llama models and an OUT that ends in .bin");
     }
     if (bin && dtype_ == "bf16") {
@@ -62,7 +59,7 @@ class ConvertCommand : public Command {
     if (gguf) {
       model::WriteGguf(files, out_, file, dtype_ == "bf16");
       NoteTokenizer(file);
-    } else if (single && built->kind() == "llama") {
+    } else if (single && llama) {
       model::WriteLlama2c(files, out_, file, static_cast<int>(version_));
       if (!file.tokenizer.is_null()) {
         Stderr().Line("Note: this format has no place for the tokenizer; a folder keeps it");

@@ -122,7 +122,12 @@ Json LastRecord(model::FileSystem& files, const std::string& run) {
   return record.is_object() ? record : Json();
 }
 
+// Settings that only --resume has to understand; empty where they are no such.
 std::string DescribeTraining(const Json& training) {
+  if (!training.is_object() || !training.value("schedule", Json()).is_string()) return "";
+  for (const char* field : {"steps", "batch", "ctx", "lr"}) {
+    if (!training.value(field, Json()).is_number()) return "";
+  }
   const auto number = [&](const char* field) { return FormatShort(training.value(field, 0.0)); };
   return number("steps") + " steps of " + number("batch") + " × " + number("ctx") + " tokens, lr " +
          number("lr") + " " + training.value("schedule", "") + ", seed " +
@@ -131,7 +136,7 @@ std::string DescribeTraining(const Json& training) {
 
 // The texts, as they were named when the training began.
 std::string DescribeData(const Json& training) {
-  const Json paths = training.value("data", Json::array());
+  const Json paths = training.is_object() ? training.value("data", Json()) : Json();
   if (!paths.is_array() || paths.empty() || !paths[0].is_string()) return "";
   const std::string first = paths[0].get<std::string>();
   return paths.size() == 1 ? first : first + " and " + std::to_string(paths.size() - 1) + " more";
@@ -140,7 +145,6 @@ std::string DescribeData(const Json& training) {
 void InfoCommand::Describe(model::FileSystem& files) const {
   const model::ModelFile file = model::OpenModel(files, path_);
   const auto built = model::MakeModel(file.config, file.path);
-  model::CheckWeights(file, built->params());
   const std::optional<model::Checkpoint> checkpoint = FindCheckpoint(files, path_);
   std::vector<model::CheckpointInfo> all;
   if (model::IsDirectory(files, path_)) all = model::CheckpointStore(files, path_, 1).List();
@@ -184,7 +188,8 @@ void InfoCommand::Describe(model::FileSystem& files) const {
     const auto training = newest.find("training");
     if (training != newest.end()) {
       json["training"] = *training;
-      text += Row("Training", DescribeTraining(*training));
+      const std::string line = DescribeTraining(*training);
+      if (!line.empty()) text += Row("Training", line);
       const std::string data = DescribeData(*training);
       if (!data.empty()) text += Row("Data", data);
     }

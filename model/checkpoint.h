@@ -110,8 +110,8 @@ class RunLock {
 
 // Opens any MODEL argument: a run folder (its best checkpoint, else the latest), a checkpoint
 // folder, a .safetensors file with its config.json beside it, a seed file or a llama2.c file (with
-// tokenizer.bin beside it, if there is one). Everything is verified. InputError says what was found
-// instead.
+// tokenizer.bin beside it, if there is one). Everything is verified: sizes, tokenizer and tensors
+// fit together. InputError says what was found instead.
 ModelFile OpenModel(FileSystem& files, const std::string& path);
 
 // The folder that OpenModel reads for a run or checkpoint folder; `path` itself for files.

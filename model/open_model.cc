@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "model/checkpoint.h"
 #include "model/error.h"
 #include "model/formats/llama2c.h"
 #include "model/formats/seed_rnn.h"
+#include "model/model.h"
 #include "model/tokenizer.h"
 
 namespace lanewise::model {
@@ -55,14 +57,25 @@ std::optional<std::string> BestCheckpoint(FileSystem& files, const std::string& 
 }
 
 // A tokenizer that gives ids beyond the embeddings would read past them.
-void CheckTokenizer(const ModelFile& model) {
-  const int64_t vocab = GetInteger(model.config, "vocab_size", 1, INT32_MAX, model.path);
-  if (model.tokenizer.is_null()) return;
-  const int32_t size = MakeTokenizer(model.tokenizer, model.path + ": tokenizer")->vocab_size();
-  if (size > vocab) {
-    throw InputError(model.path + ": the tokenizer has " + std::to_string(size) +
+void CheckTokenizer(const ModelFile& file, size_t vocab) {
+  if (file.tokenizer.is_null()) return;
+  const int32_t size = MakeTokenizer(file.tokenizer, file.path + ": tokenizer")->vocab_size();
+  if (static_cast<size_t>(size) > vocab) {
+    throw InputError(file.path + ": the tokenizer has " + std::to_string(size) +
                      " entries and the model " + std::to_string(vocab));
   }
+}
+
+// Sizes, tokenizer and tensors have to fit together. Afterwards the configuration has exactly the
+// fields of its model, which callers read without another look, and "training".
+void Check(ModelFile* file) {
+  const std::unique_ptr<Model> model = MakeModel(file->config, file->path);
+  CheckTokenizer(*file, model->vocab_size());
+  CheckWeights(*file, model->params());
+  Json config = model->Config();
+  const auto training = file->config.find("training");
+  if (training != file->config.end()) config["training"] = std::move(*training);
+  file->config = std::move(config);
 }
 
 // Whether the folder is a run or a model.
@@ -122,7 +135,7 @@ ModelFile OpenModel(FileSystem& files, const std::string& path) {
   } else {
     model = OpenModelFile(files, found);
   }
-  CheckTokenizer(model);
+  Check(&model);
   return model;
 }
 

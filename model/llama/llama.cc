@@ -1,6 +1,7 @@
 #include "model/llama/llama.h"
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "model/error.h"
@@ -51,9 +52,12 @@ LlamaConfig LlamaConfig::FromJson(const Json& json, const std::string& where) {
     throw InputError(
         StrCat(where, ": \"heads\" ", c.heads, " is not divisible by \"kv_heads\" ", c.kv_heads));
   }
-  if (!(c.norm_eps > 0) || !(c.rope_theta > 0)) {
-    throw InputError(where + ": \"norm_eps\" and \"rope_theta\" must be positive");
+  // The kernels take it as a float, in which smaller numbers are 0.
+  using Float = std::numeric_limits<float>;
+  if (!(c.norm_eps >= Float::min() && c.norm_eps <= Float::max())) {
+    throw InputError(StrCat(where, ": \"norm_eps\" must be a positive float32, is ", c.norm_eps));
   }
+  if (!(c.rope_theta > 0)) throw InputError(where + ": \"rope_theta\" must be positive");
   return c;
 }
 

@@ -286,6 +286,50 @@ TEST_CASE("convert and info refuse tensors that do not fit the configuration") {
   CHECK(RunLanewise({"convert", model, folder / "out"}).code == 0);
 }
 
+TEST_CASE("a config.json that is wrong is bad input to every command") {
+  const TemporaryFolder folder;
+  const std::string model = folder / "model", out = folder / "out";
+  REQUIRE(RunLanewise({"convert", kChar, model}).code == 0);
+  std::filesystem::remove(model + "/MANIFEST.json");
+  const Json right = Json::parse(ReadWhole(model + "/config.json"));
+  const std::vector<std::pair<std::string, Json>> changes = {
+      {"ctx", "64"}, {"ctx", nullptr}, {"ctx", -5},      {"ctx", 0},       {"model", 5},
+      {"dim", "x"},  {"layers", "9"},  {"ffn_dim", "x"}, {"heads", false},
+  };
+  for (const auto& [field, value] : changes) {
+    CAPTURE(field);
+    Json wrong = right;
+    wrong[field] = value;
+    if (value.is_null()) wrong.erase(field);
+    folder.Write("model/config.json", wrong.dump());
+    const std::vector<std::string> parts = {model, "\"" + field + "\""};
+    CheckRefusal({"train", "--from", model, "--data", kPrompt, "--out", out}, 3, parts);
+    CheckRefusal({"plan", "--from", model}, 3, parts);
+    CheckRefusal({"bench", "decode", "--from", model}, 3, parts);
+    CheckRefusal({"info", model}, 3, parts);
+  }
+  // What the model does not read is not checked.
+  for (const Json& training : {Json(5), Json({{"steps", "x"}}), Json({{"schedule", 7}})}) {
+    Json other = right;
+    other["training"] = training;
+    other["tied"] = 3;
+    folder.Write("model/config.json", other.dump());
+    CHECK(RunLanewise({"info", model}).code == 0);
+    CHECK(RunLanewise({"bench", "decode", "--from", model, "--steps", "1"}).code == 0);
+  }
+  CHECK_FALSE(std::filesystem::exists(out));
+
+  const std::string llama = folder / "llama";
+  REQUIRE(RunLanewise({"convert", kGolden + "/llama/llama_gqa_tied.bin", llama}).code == 0);
+  std::filesystem::remove(llama + "/MANIFEST.json");
+  for (const double eps : {1e-60, 1e60}) {
+    Json config = Json::parse(ReadWhole(llama + "/config.json"));
+    config["norm_eps"] = eps;
+    folder.Write("llama/config.json", config.dump());
+    CheckRefusal({"bench", "decode", "--from", llama}, 3, {llama, "\"norm_eps\""});
+  }
+}
+
 TEST_CASE("a missing tokenizer is said with what helps") {
   const TemporaryFolder folder;
   const std::string llama = kGolden + "/llama/llama_gqa_tied.bin";
