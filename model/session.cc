@@ -108,8 +108,10 @@ uint64_t Session::position(size_t stream) const {
 
 uint64_t Session::room(size_t stream) const {
   CheckStream(stream);
-  if (model_.recurrent() || options_.slide) return std::numeric_limits<uint64_t>::max();
-  return options_.cache_capacity - std::min<uint64_t>(positions_[stream], options_.cache_capacity);
+  if (model_.recurrent()) return std::numeric_limits<uint64_t>::max();
+  // Where the cache slides, positions are still int32.
+  const uint64_t last = options_.slide ? INT32_MAX : options_.cache_capacity;
+  return last - std::min(positions_[stream], last);
 }
 
 // The streams from `stream` on, as many as the runner has sequences, with equally many tokens each.

@@ -10,8 +10,10 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/matmul.h"
+#include "model/formats/safetensors.h"
 #include "model/generate.h"
 #include "model/session.h"
+#include "tests/support/memory_files.h"
 #include "tests/support/model_files.h"
 #include "tests/support/targets.h"
 #include "tests/support/tiny_run.h"
@@ -223,6 +225,43 @@ TEST_CASE("texts written at once are those written alone: all lengths, stops and
           CHECK(same.reports[i].text == texts.reports[i].text);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("a sliding text from a saved state ends where positions do") {
+  const TinyData tiny;
+  const runtime::Scheduler scheduler(1);
+  testing::MemoryFiles files;
+  GenerateOptions text;
+  text.tokens = 5;
+  for (const Json& config : Configs(tiny.tokenizer->vocab_size())) {
+    const Loaded f(config);
+    CAPTURE(config.dump());
+    const auto with_position = [&](uint64_t position) {
+      Session session(*f.model, f.weights.data(), scheduler, {.slide = true});
+      Generator generator(session, *tiny.tokenizer, f.model->vocab_size(), text);
+      generator.Prompt("the ");
+      generator.Run();
+      generator.Save(files, "state", 7);
+      StringMap metadata = SafetensorsFile::Open(files, "state").metadata();
+      metadata["position"] = std::to_string(position);
+      WriteSafetensors(files, "state", session.StateSources(), metadata);
+      Session next(*f.model, f.weights.data(), scheduler, {.slide = true});
+      Generator again(next, *tiny.tokenizer, f.model->vocab_size(), text);
+      again.Load(files, "state", 7);
+      return again.Run().reason;
+    };
+    constexpr uint64_t kLast = INT32_MAX;
+    CHECK(with_position(kLast - 9) == StopReason::kLength);
+    if (f.model->recurrent()) {
+      CHECK(with_position(2 * kLast) == StopReason::kLength);
+      continue;
+    }
+    CHECK(with_position(kLast - 3) == StopReason::kContextFull);
+    for (const uint64_t position : {kLast + 1, 2 * kLast + 2}) {
+      CHECK(Contains(MessageOf<InputError>([&] { with_position(position); }),
+                     "state: \"position\" " + std::to_string(position) + " is beyond"));
     }
   }
 }
