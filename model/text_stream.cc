@@ -94,7 +94,7 @@ void TextStream::Begin() {
   Open();
   if (pending_.empty()) pending_ = tokenizer_.Encode("\n");
   if (pending_.empty()) pending_.push_back(0);
-  decoder_ = tokenizer_.NewDecoder(/*at_start=*/false);
+  decoder_ = tokenizer_.NewDecoder(/*at_start=*/pending_.back() == tokenizer_.bos_id());
   filter_.Flush();
   characters_.Flush();
   report_ = {};

@@ -10,6 +10,7 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/matmul.h"
+#include "model/formats/llama2c.h"
 #include "model/formats/safetensors.h"
 #include "model/generate.h"
 #include "model/session.h"
@@ -325,6 +326,30 @@ TEST_CASE("only ids that the tokenizer has are drawn, and only from numbers") {
     logits[1] = wrong;
     CHECK(Contains(MessageOf<InputError>([&] { stream.Draw(logits); }), "not finite"));
   }
+}
+
+TEST_CASE("a text without a prompt begins without the space that follows a BOS") {
+  const std::string file = testing::TokenizerFile({" a"});
+  const auto tokenizer =
+      MakeTokenizer(ParseLlama2cTokenizer(std::as_bytes(std::span(file)), "t", 260), "t");
+  std::vector<float> logits(260, 0.0F);
+  logits[259] = 1000;
+  const auto turn = [&](TextStream& stream) {
+    stream.Begin();
+    stream.Draw(logits);
+    stream.Draw(logits);
+    return stream.report().text;
+  };
+  TextStream stream(*tokenizer, logits.size(), {});
+  CHECK(turn(stream) == "a a");
+  CHECK(turn(stream) == " a a");
+  TextStream prompted(*tokenizer, logits.size(), {});
+  prompted.Prompt("a");
+  CHECK(turn(prompted) == " a a");
+  // Saved before its first token.
+  TextStream resumed(*tokenizer, logits.size(), {});
+  resumed.Resume({tokenizer->bos_id()});
+  CHECK(turn(resumed) == "a a");
 }
 
 TEST_CASE("stopping keeps what is finished, and what was begun") {

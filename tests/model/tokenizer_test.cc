@@ -16,6 +16,7 @@ namespace {
 using testing::Contains;
 using testing::MessageOf;
 using testing::RandomBytes;
+using testing::TokenizerFile;
 using Ids = std::vector<int32_t>;
 
 std::unique_ptr<Tokenizer> Build(std::string_view kind, const std::string& text,
@@ -301,31 +302,6 @@ TEST_CASE("the seed's tokenizers lose what the seed loses") {
   CHECK(chars->Encode("abz") == Ids{0, 1, 0});
   CHECK(chars->Decode(Ids{0, 1, 2, 3}) == "ab?");
   CHECK(Reload(*chars)->Encode("abz") == Ids{0, 1, 0});
-}
-
-// A tokenizer.bin: 259 fixed tokens, then these with falling scores.
-std::string TokenizerFile(const std::vector<std::string>& tokens) {
-  std::string bytes;
-  const auto put = [&](auto value) {
-    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-  };
-  put(uint32_t{27});
-  const auto token = [&](float score, const std::string& text) {
-    put(score);
-    put(static_cast<uint32_t>(text.size()));
-    bytes += text;
-  };
-  token(0, "<unk>");
-  token(0, "\n<s>\n");
-  token(0, "\n</s>\n");
-  for (int byte = 0; byte < 256; ++byte) {
-    char name[8];
-    std::snprintf(name, sizeof name, "<0x%02X>", byte);
-    token(0, name);
-  }
-  float score = -1.0f;
-  for (const std::string& text : tokens) token(score--, text);
-  return bytes;
 }
 
 std::unique_ptr<Tokenizer> Llama(const std::vector<std::string>& tokens) {
