@@ -25,11 +25,16 @@ struct Contents {
   uint64_t bytes = 0;
 };
 
-Contents MakeContents(const CheckpointContent& content) {
+Contents MakeContents(const CheckpointContent& content, const std::string& folder) {
   Contents result;
   // Names of texts may be no UTF-8, which JSON has to be; --resume then asks where the text is.
   result.config = content.config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   result.tokenizer = content.tokenizer.dump() + "\n";
+  if (result.tokenizer.size() > kMaxJsonFileBytes) {
+    throw InputError(JoinPath(folder, kTokenizerFile) + ": would take " +
+                     FormatBytes(result.tokenizer.size()) + "; at most " +
+                     FormatBytes(kMaxJsonFileBytes) + " are read of such a file");
+  }
   // Other programs read the weights as PyTorch's.
   result.weights_metadata["format"] = "pt";
   result.bytes = result.config.size() + result.tokenizer.size() +
@@ -142,7 +147,7 @@ void SaveModelFolder(FileSystem& files, const std::string& folder, const Checkpo
   if (GetInfo(files, folder).kind != FileInfo::Kind::kMissing) {
     throw IoError(folder + ": exists already; choose another name", EEXIST);
   }
-  const Contents contents = MakeContents(content);
+  const Contents contents = MakeContents(content, folder);
   MakeDirectories(files, parent);
   RemoveTree(files, temporary);
   RequireFreeSpace(files, parent, contents.bytes);

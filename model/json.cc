@@ -11,7 +11,8 @@ namespace lanewise::model {
 namespace {
 
 constexpr int kDeepest = 64;
-constexpr size_t kMostValues = 500'000;
+// A tokenizer of 200,000 tokens that are no UTF-8 has four for each.
+constexpr size_t kMostValues = 900'000;
 
 std::string Shortened(std::string text, size_t longest = 60) {
   if (text.size() > longest) text = text.substr(0, longest) + "…";

@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 inline constexpr uint64_t kMaxJsonFileBytes = 32u << 20;
 
 // Parses one document. InputError names `where` (a path) and the place for malformed text,
-// duplicate keys (the library alone would keep the last one), nesting beyond 64, more than 500,000
+// duplicate keys (the library alone would keep the last one), nesting beyond 64, more than 900,000
 // values.
 Json ParseJson(std::string_view text, const std::string& where);
 Json ReadJsonFile(FileSystem& files, const std::string& path);

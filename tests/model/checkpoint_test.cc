@@ -323,6 +323,10 @@ TEST_CASE("errors say which tensor is wrong, and weights must be finite") {
                  "n/model.safetensors: tensor \"emb\": checksum"));
   CHECK(Contains(MessageOf<IoError>([&] { SaveModelFolder(files, "n", content, 1, 1.0); }),
                  "exists already"));
+  content.tokenizer["words"] = std::string(size_t{33} << 20, 'a');
+  CHECK(Contains(MessageOf<InputError>([&] { SaveModelFolder(files, "big", content, 1, 1.0); }),
+                 "big/tokenizer.json: would take 33.0 MiB"));
+  CHECK(GetInfo(files, "big").kind == FileInfo::Kind::kMissing);
 }
 
 TEST_CASE("to use a model, the state of its training is neither read nor missed") {

@@ -386,6 +386,13 @@ TEST_CASE("llama2c: a long text without spaces is quick") {
   CHECK(tokenizer->Decode(tokenizer->Encode(text)) == text);
 }
 
+TEST_CASE("llama2c: the largest tokenizer, of no UTF-8 at all, can be kept as JSON") {
+  std::vector<std::string> tokens;
+  while (tokens.size() < 200'000 - 259) tokens.push_back("\xff" + std::to_string(tokens.size()));
+  const auto tokenizer = Llama(tokens);
+  CHECK(Reload(*tokenizer)->TokenBytes(199'999) == tokens.back());
+}
+
 TEST_CASE("tokenizer.bin: every truncation and odd count is refused") {
   const std::string good = TokenizerFile({"a", "b", "ab"});
   const auto message = [](const std::string& bytes, uint64_t vocab) {
