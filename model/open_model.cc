@@ -42,10 +42,15 @@ ModelFile OpenModelFile(FileSystem& files, const std::string& path) {
   }
   ModelFile model = ParseLlama2c(std::move(file));
   const std::string tokenizer = JoinPath(ParentPath(path), "tokenizer.bin");
-  if (IsFile(files, tokenizer)) {
-    model.tokenizer = ReadLlama2cTokenizer(
-        files, tokenizer,
-        static_cast<uint64_t>(GetInteger(model.config, "vocab_size", 1, INT32_MAX, path)));
+  if (!IsFile(files, tokenizer)) return model;
+  const auto vocab = model.config["vocab_size"].get<uint64_t>();
+  try {
+    model.tokenizer = ReadLlama2cTokenizer(files, tokenizer, vocab);
+  } catch (const InputError& error) {
+    // The file does not say whose it is.
+    throw InputError(std::string(error.what()) + "; it is read as the tokenizer of " + path +
+                     ", which has " + std::to_string(vocab) +
+                     " tokens: if it belongs to another model, move it away");
   }
   return model;
 }

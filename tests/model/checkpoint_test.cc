@@ -394,6 +394,13 @@ TEST_CASE("any model argument is opened, and what is none is refused") {
   testing::WriteWhole(folder / "m.bin",
                       testing::ReadWhole(Golden("llama/llama_gqa_tied.bin")).substr(0, 9000));
   CHECK(Contains(message(folder / "m.bin"), "tok_embeddings"));
+  const std::string llama = folder / "llama.bin", tokenizer = folder / "tokenizer.bin";
+  testing::WriteWhole(llama, testing::ReadWhole(Golden("llama/llama_gqa_tied.bin")));
+  CHECK(message(llama).empty());
+  testing::WriteWhole(tokenizer, testing::TokenizerFile({"of", "another"}));
+  CHECK(Contains(message(llama), tokenizer + ": "));
+  CHECK(Contains(message(llama), "as the tokenizer of " + llama));
+  CHECK(Contains(message(llama), "move it away"));
   testing::WriteWhole(folder / "alone/model.safetensors",
                       testing::ReadWhole(folder / "run/model.safetensors"));
   CHECK(Contains(message(folder / "alone/model.safetensors"), "config.json"));
