@@ -182,7 +182,8 @@ SafetensorsFile SafetensorsFile::Parse(std::span<const std::byte> bytes, const s
     result.index_.emplace(entry.name, result.tensors_.size());
     result.tensors_.push_back({std::move(entry.name), entry.dtype, std::move(entry.shape),
                                data.subspan(static_cast<size_t>(entry.begin),
-                                            static_cast<size_t>(entry.end - entry.begin))});
+                                            static_cast<size_t>(entry.end - entry.begin)),
+                               where});
   }
   if (offset != data.size()) {
     fail(std::to_string(data.size() - offset) + " bytes after the last tensor at offset " +

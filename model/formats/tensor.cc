@@ -148,8 +148,8 @@ void TensorView::ReadFloats(uint64_t first, std::span<float> out) const {
     case DType::kF64:
       return ConvertTo<double>(from, out, [](double x) { return static_cast<float>(x); });
     default:
-      throw InputError("tensor \"" + name + "\": holds " + std::string(DTypeName(dtype)) +
-                       ", where F32, BF16, F16 or F64 is expected");
+      throw InputError((file.empty() ? "" : file + ": ") + "tensor \"" + name + "\": holds " +
+                       std::string(DTypeName(dtype)) + ", where F32, BF16, F16 or F64 is expected");
   }
 }
 

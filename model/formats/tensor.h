@@ -74,6 +74,7 @@ struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   std::span<const std::byte> bytes;
+  std::string file = {};  // where it was found, for errors
 
   uint64_t Elements() const { return bytes.size() / DTypeSize(dtype); }
   // Elements [first, first + out.size()) as float32, from F32, BF16, F16 and F64. InputError for

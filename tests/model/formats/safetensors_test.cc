@@ -92,6 +92,8 @@ TEST_CASE("what is written is read back") {
   const TensorView& keys = *file.Find("keys");
   CHECK(keys.dtype == DType::kU64);
   CHECK(std::memcmp(keys.bytes.data(), sample.keys.data(), 16) == 0);
+  CHECK(MessageOf<InputError>([&] { keys.ReadFloats(0, std::span(part).first(2)); }) ==
+        "f: tensor \"keys\": holds U64, where F32, BF16, F16 or F64 is expected");
   CHECK(file.Find("none")->shape == Shape{0, 4});
 }
 
