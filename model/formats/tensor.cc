@@ -86,11 +86,6 @@ TensorSource MakeSource(std::string name, Shape shape, std::span<const float> va
           [values](const ByteSink& sink) { sink(std::as_bytes(values)); }};
 }
 
-TensorSource MakeSource(std::string name, Shape shape, std::span<const uint64_t> values) {
-  return {std::move(name), DType::kU64, std::move(shape),
-          [values](const ByteSink& sink) { sink(std::as_bytes(values)); }};
-}
-
 TensorSource MakeStridedSource(std::string name, const float* data, size_t rows, size_t cols,
                                size_t stride) {
   return {std::move(name), DType::kF32, {rows, cols}, [=](const ByteSink& sink) {
@@ -98,25 +93,6 @@ TensorSource MakeStridedSource(std::string name, const float* data, size_t rows,
               sink(std::as_bytes(std::span(data + r * stride, cols)));
             }
           }};
-}
-
-TensorSource MakeBF16Source(std::string name, Shape shape, std::span<const float> values) {
-  return {std::move(name), DType::kBF16, std::move(shape), [values](const ByteSink& sink) {
-            uint16_t part[2048];
-            for (size_t begin = 0; begin < values.size(); begin += std::size(part)) {
-              const size_t count = std::min(std::size(part), values.size() - begin);
-              std::transform(values.begin() + static_cast<ptrdiff_t>(begin),
-                             values.begin() + static_cast<ptrdiff_t>(begin + count), part,
-                             FloatToBF16);
-              sink(std::as_bytes(std::span(part, count)));
-            }
-          }};
-}
-
-uint16_t FloatToBF16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40);  // stays a quiet NaN
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
 float BF16ToFloat(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }

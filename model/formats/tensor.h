@@ -57,14 +57,10 @@ struct TensorSource {
 
 // A contiguous tensor.
 TensorSource MakeSource(std::string name, Shape shape, std::span<const float> values);
-TensorSource MakeSource(std::string name, Shape shape, std::span<const uint64_t> values);
 // Rows of `cols` floats that start `stride` floats apart.
 TensorSource MakeStridedSource(std::string name, const float* data, size_t rows, size_t cols,
                                size_t stride);
-// float32 values stored as bf16, rounded to nearest even.
-TensorSource MakeBF16Source(std::string name, Shape shape, std::span<const float> values);
 
-uint16_t FloatToBF16(float value);
 float BF16ToFloat(uint16_t value);
 float F16ToFloat(uint16_t value);
 
