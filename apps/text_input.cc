@@ -23,8 +23,8 @@ std::function<void(double)> ReadingProgress() {
 namespace {
 
 // Bytes for which the seed's table of characters has no token of their own.
-uint64_t CountUnknown(const model::Tokenizer& tokenizer, std::span<const std::string_view> texts) {
-  if (tokenizer.kind() != "seed-char") return 0;
+uint64_t CountUnknownBytes(const model::Tokenizer& tokenizer,
+                           std::span<const std::string_view> texts) {
   std::array<bool, 256> unknown;
   for (size_t byte = 0; byte < unknown.size(); ++byte) {
     const std::string text(1, static_cast<char>(byte));
@@ -36,6 +36,26 @@ uint64_t CountUnknown(const model::Tokenizer& tokenizer, std::span<const std::st
         text, [&](char c) { return unknown[static_cast<unsigned char>(c)]; }));
   }
   return count;
+}
+
+// Of the seed's tokenizers, which lose what they do not know: how much that is. Else empty.
+std::string DescribeUnknown(const model::LoadedModel& loaded, const model::TextCorpus& corpus,
+                            const model::TokenArray& tokens) {
+  const model::Tokenizer& tokenizer = *loaded.tokenizer;
+  if (tokenizer.kind() == "seed-char") {
+    const uint64_t unknown = CountUnknownBytes(tokenizer, corpus.texts());
+    if (unknown == 0) return "";
+    return FormatNumber(unknown, "byte") + " of " + FormatInteger(corpus.bytes()) +
+           " are not in the model's alphabet; they are read as other characters";
+  }
+  if (tokenizer.kind() != "seed-word") return "";
+  const auto id = loaded.file.tokenizer["unk"].get<int32_t>();
+  uint64_t unknown = 0;
+  for (uint64_t i = 0; i < tokens.size(); ++i) unknown += tokens[i] == id ? 1 : 0;
+  if (unknown == 0) return "";
+  return FormatNumber(unknown, "token") + " of " + FormatInteger(tokens.size()) +
+         " stand for words that are not in the model's vocabulary; bits per byte leave out what "
+         "those words are";
 }
 
 }  // namespace
@@ -74,11 +94,8 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
           show(static_cast<double>(bytes) / static_cast<double>(corpus.bytes()));
         });
     Stderr().ClearProgress();
-    if (const uint64_t unknown = CountUnknown(tokenizer, corpus.texts()); unknown > 0) {
-      Stderr().Line("Note: " + FormatNumber(unknown, "byte") + " of " +
-                    FormatInteger(corpus.bytes()) +
-                    " are not in the model's alphabet; they are read as other characters");
-    }
+    const std::string unknown = DescribeUnknown(loaded, corpus, tokens);
+    if (!unknown.empty()) Stderr().Line("Note: " + unknown);
   }
   if (tokens.size() < 2) {
     throw model::InputError((from_ids() ? ids_ : data_.front()) + ": has " +

@@ -359,6 +359,10 @@ TEST_CASE("bytes that the seed's format has no token for are said") {
   CHECK(Contains(RunLanewise({"eval", file, "--data", data}).messages, "Note: 2 bytes of "));
   CHECK_FALSE(Contains(RunLanewise({"eval", file, "--data", known}).messages, "Note"));
   CHECK_FALSE(Contains(RunLanewise({"eval", run, "--data", data}).messages, "Note"));
+  const std::string words = kGolden + "/slot_rnn/word.bin";
+  const std::string odd = folder.Write("odd.txt", "zyxwv zyxwv ");
+  CHECK(
+      Contains(RunLanewise({"eval", words, "--data", odd}).messages, "Note: 2 tokens of 4 stand"));
 }
 
 TEST_CASE("outputs that are not finite are an error, not a result") {
