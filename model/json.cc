@@ -10,7 +10,7 @@
 namespace lanewise::model {
 namespace {
 
-constexpr int kDeepest = 64;
+constexpr size_t kDeepest = 64;
 // A tokenizer of 200,000 tokens that are no UTF-8 has four for each.
 constexpr size_t kMostValues = 900'000;
 
@@ -33,33 +33,54 @@ const Json& GetField(const Json& object, const char* field, const std::string& w
   return *found;
 }
 
-// Watches a parse: duplicate keys, depth, number of values.
-class Watcher {
+// Looks over a document before it is parsed: duplicate keys, depth, number of values. A callback of
+// the parse itself would take a time that is quadratic in the objects of a list. What is no JSON is
+// left to the parse.
+class Watcher final : public nlohmann::json_sax<Json> {
  public:
   explicit Watcher(const std::string& where) : where_(where) {}
 
-  bool operator()(int depth, nlohmann::json::parse_event_t event, Json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (depth > kDeepest) throw InputError(where_ + ": JSON nested too deeply");
-    if (event == Event::object_start) {
-      keys_.emplace_back();
-    } else if (event == Event::object_end) {
-      keys_.pop_back();
-    } else if (event == Event::key) {
-      std::string key = parsed.get<std::string>();
-      if (!keys_.back().insert(key).second) {
-        throw InputError(where_ + ": key \"" + Shortened(std::move(key)) + "\" occurs twice");
-      }
+  bool null() override { return Count(); }
+  bool boolean(bool /*value*/) override { return Count(); }
+  bool number_integer(number_integer_t /*value*/) override { return Count(); }
+  bool number_unsigned(number_unsigned_t /*value*/) override { return Count(); }
+  bool number_float(number_float_t /*value*/, const string_t& /*text*/) override { return Count(); }
+  bool string(string_t& /*value*/) override { return Count(); }
+  bool binary(binary_t& /*value*/) override { return Count(); }
+  bool start_array(size_t /*size*/) override { return Open(); }
+  bool end_array() override { return Close(); }
+  bool start_object(size_t /*size*/) override { return Open(); }
+  bool end_object() override { return Close(); }
+  bool key(string_t& name) override {
+    if (!keys_.back().insert(name).second) {
+      throw InputError(where_ + ": key \"" + Shortened(name) + "\" occurs twice");
     }
-    if (event != Event::object_end && event != Event::array_end && ++values_ > kMostValues) {
+    return Count();
+  }
+  bool parse_error(size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::detail::exception& /*error*/) override {
+    return false;
+  }
+
+ private:
+  bool Count() {
+    if (keys_.size() > kDeepest) throw InputError(where_ + ": JSON nested too deeply");
+    if (++values_ > kMostValues) {
       throw InputError(where_ + ": more JSON values than any such file has");
     }
     return true;
   }
+  bool Open() {
+    keys_.emplace_back();
+    return Count();
+  }
+  bool Close() {
+    keys_.pop_back();
+    return true;
+  }
 
- private:
   const std::string& where_;
-  std::vector<std::set<std::string>> keys_;
+  std::vector<std::set<std::string>> keys_;  // of each open object; none of a list
   size_t values_ = 0;
 };
 
@@ -72,7 +93,8 @@ Json ParseJson(std::string_view text, const std::string& where) {
   }
   try {
     Watcher watcher(where);
-    return Json::parse(text.begin(), text.end(), std::ref(watcher));
+    Json::sax_parse(text.begin(), text.end(), &watcher);
+    return Json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 4, column 7: syntax error ...".
     std::string message = error.what();
