@@ -168,7 +168,7 @@ void GenerateCommand::Interact(Generator& generator) {
   if (terminal) {
     Stderr().Line("Type a text for the model to go on with; Ctrl-D ends.");
   }
-  bool line_is_open = false;  // the model's text so far does not end in a newline
+  bool line_is_open = false;  // of what the model reads: more than what was printed
   for (;;) {
     if (terminal) Stderr().Prompt("> ");
     const std::optional<std::string> line = ReadInputLine();
@@ -179,8 +179,7 @@ void GenerateCommand::Interact(Generator& generator) {
       Stderr().Error(error.what());
       continue;
     }
-    const GenerateReport report = Turn(generator);
-    line_is_open = !report.text.empty() && report.text.back() != '\n';
+    line_is_open = Turn(generator).line_is_open;
     if (!generator.HasRoom()) {
       Stderr().Line("The model's context is full; --slide goes on.");
       break;

@@ -120,6 +120,7 @@ bool TextStream::Draw(std::span<const float> logits) {
   }
   std::string bytes, passed;
   decoder_->Push(token, &bytes);
+  if (!bytes.empty()) report_.line_is_open = bytes.back() != '\n';
   const bool stopped = filter_.Push(bytes, &passed);
   const bool go_on = Emit(characters_.Push(passed));
   if (stopped) {

@@ -35,6 +35,7 @@ const char* StopReasonName(StopReason reason);  // "length", "stop", "end", "con
 struct GenerateReport {
   std::string text;  // what on_text was given
   StopReason reason = StopReason::kLength;
+  bool line_is_open = false;  // what was drawn, a stop text too, does not end in a newline
   uint64_t prompt_tokens = 0;
   double prompt_seconds = 0;
   uint64_t tokens = 0;  // sampled, the first from what the prompt left

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -64,6 +66,15 @@ void CheckRefusal(const Words& words, int code, const Words& parts,
   CHECK(result.output.empty());
   CHECK(result.messages.starts_with("error: "));
   for (const std::string& part : parts) CHECK(Contains(result.messages, part));
+}
+
+// "position" of a saved state: the tokens that the model has read.
+std::string PositionOf(const std::string& state) {
+  std::ifstream file(state, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const size_t at = text.find("\"position\":");
+  REQUIRE(at != std::string::npos);
+  return text.substr(at, text.find_first_of(",}", at) - at);
 }
 
 // A llama with a context of 24 bytes.
@@ -280,6 +291,23 @@ TEST_CASE("a conversation goes on after a line that is too long") {
   const RunResult without = RunLanewise(
       {"generate", run, "--interactive", "--tokens", "2", "--temp", "0"}, {.input = "a\nc\n"});
   CHECK(talk.output == without.output);
+}
+
+TEST_CASE("a conversation whose answers end at a newline reads it once") {
+  const TemporaryFolder folder;
+  const std::string talked = folder / "talked", read = folder / "read";
+  const Words base = {"generate", kChar, "--seed", "3"};
+  const RunResult talk = RunLanewise(base + Words{"--interactive", "--stop", "\n", "--tokens",
+                                                  "5000", "--temp", "0.9", "--save-state", talked},
+                                     {.input = "Hello there\nWorld is\n"});
+  REQUIRE(talk.code == 0);
+  const size_t end = talk.output.find('\n');
+  REQUIRE(end + 1 < talk.output.size());  // two answers
+  const std::string text =
+      "Hello there\n" + talk.output.substr(0, end + 1) + "World is\n" + talk.output.substr(end + 1);
+  REQUIRE(RunLanewise(base + Words{"--prompt", text, "--tokens", "0", "--save-state", read}).code ==
+          0);
+  CHECK(PositionOf(talked) == PositionOf(read));
 }
 
 TEST_CASE("a vocabulary larger than the tokenizer's: what has no text is never drawn") {
