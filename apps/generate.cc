@@ -27,6 +27,11 @@ std::string AtRate(uint64_t steps, double seconds) {
   return ", " + FormatCount(static_cast<double>(steps) / seconds) + " tokens/s";
 }
 
+// Lines may end as on Windows.
+void StripReturn(std::string* line) {
+  if (line->ends_with('\r')) line->pop_back();
+}
+
 class GenerateCommand : public Command {
  public:
   std::string name() const override { return "generate"; }
@@ -171,8 +176,9 @@ void GenerateCommand::Interact(Generator& generator) {
   bool line_is_open = false;  // of what the model reads: more than what was printed
   for (;;) {
     if (terminal) Stderr().Prompt("> ");
-    const std::optional<std::string> line = ReadInputLine();
+    std::optional<std::string> line = ReadInputLine();
     if (!line) break;
+    StripReturn(&*line);
     try {
       generator.Prompt((line_is_open ? "\n" : "") + *line + "\n");
     } catch (const model::UsageError& error) {  // too long; the conversation goes on without it
@@ -294,7 +300,7 @@ std::vector<model::TextRequest> GenerateCommand::Requests(model::FileSystem& fil
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
     std::string prompt = text.substr(at, end - at);
-    if (prompt.ends_with('\r')) prompt.pop_back();
+    StripReturn(&prompt);
     at = end + 1;
     ++line;
     if (prompt.empty()) continue;

@@ -278,7 +278,7 @@ TEST_CASE("states of a transformer: what is saved can be loaded as the message s
   CHECK(load({"--slide", "--dtype", "bf16"}).code == 0);
 }
 
-TEST_CASE("a conversation goes on after a line that is too long") {
+TEST_CASE("a conversation goes on after a line that is too long, and lines end in CR LF too") {
   const TemporaryFolder folder;
   const std::string run = TrainLlama(folder), state = folder / "state";
   const RunResult talk = RunLanewise(
@@ -288,9 +288,12 @@ TEST_CASE("a conversation goes on after a line that is too long") {
   CHECK(talk.code == 0);
   CHECK(Contains(talk.messages, "the prompt has 42 tokens"));
   CHECK(std::filesystem::exists(state));
+  const std::string other = folder / "other";
   const RunResult without = RunLanewise(
-      {"generate", run, "--interactive", "--tokens", "2", "--temp", "0"}, {.input = "a\nc\n"});
+      {"generate", run, "--interactive", "--tokens", "2", "--temp", "0", "--save-state", other},
+      {.input = "a\r\nc\n"});
   CHECK(talk.output == without.output);
+  CHECK(PositionOf(state) == PositionOf(other));
 }
 
 TEST_CASE("a conversation whose answers end at a newline reads it once") {
