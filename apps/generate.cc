@@ -59,6 +59,7 @@ class GenerateCommand : public Command {
   void DeclareSampling(Options& options);
   void Check(model::FileSystem& files) const;
   std::string ReadPrompt(model::FileSystem& files) const;
+  void Print(std::string_view text);
   GenerateReport Turn(Generator& generator);
   void Interact(Generator& generator);
   void Summarize(const GenerateReport& report) const;
@@ -81,6 +82,7 @@ class GenerateCommand : public Command {
   int64_t tokens_ = 200, top_k_ = 0, repeat_window_ = 64;
   std::vector<std::string> stop_;
   std::string save_state_, load_state_;
+  char last_printed_ = '\n';
   model::SamplerOptions sampler_;
   std::string dtype_ = "float32";
   CommonOptions common_;
@@ -160,11 +162,15 @@ std::string GenerateCommand::ReadPrompt(model::FileSystem& files) const {
 }
 
 // Streams unless the answer is JSON.
+void GenerateCommand::Print(std::string_view text) {
+  if (common_.json() || text.empty()) return;
+  WriteOutput(text);
+  last_printed_ = text.back();
+}
+
 GenerateReport GenerateCommand::Turn(Generator& generator) {
   const GenerateReport report = generator.Run();
-  if (!common_.json()) {
-    if (!report.text.empty() && report.text.back() != '\n') WriteOutput("\n");
-  }
+  if (last_printed_ != '\n') Print("\n");
   return report;
 }
 
@@ -240,7 +246,7 @@ int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& 
                             model::GenerateOptions generate) {
   const std::string prompt = interactive_ ? std::string() : ReadPrompt(files);
   generate.on_text = [&](std::string_view piece) {
-    if (!common_.json() && !piece.empty()) WriteOutput(piece);
+    Print(piece);
     return StopSignal().load() == 0;
   };
   generate.on_prompt = [&](uint64_t read, uint64_t of) {
@@ -250,7 +256,7 @@ int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& 
            FormatFixed(100 * static_cast<double>(read) / static_cast<double>(of), 0) + "%"});
     } else {
       Stderr().ClearProgress();
-      if (!common_.json() && echo()) WriteOutput(prompt);
+      if (echo()) Print(prompt);
     }
     return StopSignal().load() == 0;
   };

@@ -224,6 +224,13 @@ TEST_CASE("--tokens 0 reads the prompt and prints no text, of one or of several"
   CHECK(Alone(base)["prompt"] == "The ");
 }
 
+TEST_CASE("the line of a prompt ends where nothing is written after it") {
+  const Words base = {"generate", kChar, "--prompt", "The ", "--temp", "0"};
+  const std::string first = Alone(base + Words{"--tokens", "1"})["text"];
+  const RunResult result = RunLanewise(base + Words{"--stop", first});
+  CHECK(result.output == "The \n");
+}
+
 TEST_CASE("the speed is that of the model's steps: the first token comes with the prompt") {
   const auto base = [](const char* tokens) {
     return Words{"generate", kChar, "--prompt", "The ", "--tokens", tokens};
