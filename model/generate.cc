@@ -14,32 +14,10 @@ namespace lanewise::model {
 namespace {
 
 constexpr const char* kStateFormat = "lanewise-state-1";
+constexpr const char* kPending = "pending";  // token ids that are still to be read
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::string IdsToText(const std::vector<int32_t>& ids) {
-  std::string text;
-  for (const int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
-  return text;
-}
-
-std::vector<int32_t> IdsFromText(std::string_view text, size_t vocab_size,
-                                 const std::string& where) {
-  std::vector<int32_t> ids;
-  while (!text.empty()) {
-    int32_t id = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-    if (error != std::errc() || id < 0 || static_cast<size_t>(id) >= vocab_size) {
-      throw InputError(where + ": \"pending\" must be token ids below " +
-                       std::to_string(vocab_size));
-    }
-    ids.push_back(id);
-    text.remove_prefix(static_cast<size_t>(end - text.data()));
-    if (!text.empty()) text.remove_prefix(1);
-  }
-  return ids;
 }
 
 const char* DtypeName(const Session& session) {
@@ -52,6 +30,38 @@ std::string Metadata(const SafetensorsFile& file, const std::string& field) {
     throw InputError(file.path() + ": \"" + field + "\" is missing: no state saved by generate");
   }
   return found->second;
+}
+
+// States of earlier versions have them as text, in the header, whose size is limited.
+std::vector<int32_t> PendingText(std::string_view text, const std::string& where) {
+  std::vector<int32_t> ids;
+  while (!text.empty()) {
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (error != std::errc()) throw InputError(where + ": \"pending\" must be token ids");
+    ids.push_back(id);
+    text.remove_prefix(static_cast<size_t>(end - text.data()));
+    if (!text.empty()) text.remove_prefix(1);
+  }
+  return ids;
+}
+
+std::vector<int32_t> ReadPending(const SafetensorsFile& file, size_t vocab_size) {
+  std::vector<int32_t> ids;
+  if (const TensorView* tensor = file.Find(kPending); tensor == nullptr) {
+    ids = PendingText(Metadata(file, kPending), file.path());
+  } else if (tensor->dtype != DType::kI32) {
+    throw InputError(file.path() + ": tensor \"pending\" must be I32");
+  } else {
+    ids.resize(static_cast<size_t>(tensor->Elements()));
+    std::ranges::copy(tensor->bytes, std::as_writable_bytes(std::span(ids)).begin());
+  }
+  for (const int32_t id : ids) {
+    if (id >= 0 && static_cast<size_t>(id) < vocab_size) continue;
+    throw InputError(file.path() + ": \"pending\" must be token ids below " +
+                     std::to_string(vocab_size));
+  }
+  return ids;
 }
 
 }  // namespace
@@ -102,10 +112,11 @@ void Generator::Save(FileSystem& files, const std::string& path, uint64_t model_
   const StringMap metadata = {{"format", kStateFormat},
                               {"model_hash", ChecksumText(model_hash)},
                               {"dtype", DtypeName(session_)},
-                              {"position", std::to_string(session_.position())},
-                              {"pending", IdsToText(text_.pending())}};
-  WriteFileAtomically(
-      files, path, [&](File& file) { WriteSafetensors(file, session_.StateSources(), metadata); });
+                              {"position", std::to_string(session_.position())}};
+  std::vector<TensorSource> tensors = session_.StateSources();
+  const std::vector<int32_t>& pending = text_.pending();
+  tensors.push_back(MakeSource(kPending, {pending.size()}, pending));
+  WriteFileAtomically(files, path, [&](File& file) { WriteSafetensors(file, tensors, metadata); });
 }
 
 void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_hash) {
@@ -137,7 +148,7 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
     tensors.push_back(MakeNamedTensor(view, file.owner()));
   }
   session_.Restore(tensors, position, path);
-  text_.Resume(IdsFromText(Metadata(file, "pending"), session_.logits().size(), path));
+  text_.Resume(ReadPending(file, session_.logits().size()));
 }
 
 std::string SampleText(Session& session, const Tokenizer& tokenizer, int32_t otherwise,

@@ -86,6 +86,11 @@ TensorSource MakeSource(std::string name, Shape shape, std::span<const float> va
           [values](const ByteSink& sink) { sink(std::as_bytes(values)); }};
 }
 
+TensorSource MakeSource(std::string name, Shape shape, std::span<const int32_t> values) {
+  return {std::move(name), DType::kI32, std::move(shape),
+          [values](const ByteSink& sink) { sink(std::as_bytes(values)); }};
+}
+
 TensorSource MakeStridedSource(std::string name, const float* data, size_t rows, size_t cols,
                                size_t stride) {
   return {std::move(name), DType::kF32, {rows, cols}, [=](const ByteSink& sink) {

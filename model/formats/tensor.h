@@ -57,6 +57,7 @@ struct TensorSource {
 
 // A contiguous tensor.
 TensorSource MakeSource(std::string name, Shape shape, std::span<const float> values);
+TensorSource MakeSource(std::string name, Shape shape, std::span<const int32_t> values);
 // Rows of `cols` floats that start `stride` floats apart.
 TensorSource MakeStridedSource(std::string name, const float* data, size_t rows, size_t cols,
                                size_t stride);
