@@ -54,9 +54,10 @@ void SuggestBf16();
 std::string CommandHelp(const Command& command, const Options& options);
 std::string OverviewHelp(const std::vector<const Command*>& commands);
 
-// UsageError where a file that is written at the end cannot be: its folder is missing, or it is no
-// regular file. "" is no file.
-void CheckOutputFile(model::FileSystem& files, const std::string& path);
+// UsageError where a file that is written at the end cannot be: its folder is missing, it is no
+// regular file, or it holds something else than `kind`, which would be lost. "" is no file.
+void CheckOutputFile(model::FileSystem& files, const std::string& path, const std::string& kind,
+                     const std::function<bool()>& is_of_kind);
 
 // --dtype of a command that runs a model.
 void DeclareDtype(Options& options, std::string* dtype);

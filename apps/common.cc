@@ -39,11 +39,15 @@ void SuggestBf16() {
   Stderr().Line("Note: --dtype bf16 trains faster on this CPU, to the same loss");
 }
 
-void CheckOutputFile(model::FileSystem& files, const std::string& path) {
+void CheckOutputFile(model::FileSystem& files, const std::string& path, const std::string& kind,
+                     const std::function<bool()>& is_of_kind) {
   if (path.empty()) return;
   const std::string folder = model::ParentPath(model::ResolveOutput(files, path));
   if (!model::IsDirectory(files, folder)) {
     throw model::UsageError(path + ": there is no folder " + folder + "; make it first");
+  }
+  if (model::GetInfo(files, path).size > 0 && !is_of_kind()) {
+    throw model::UsageError(path + " exists and is no " + kind + "; name another file");
   }
 }
 
@@ -73,7 +77,11 @@ void CommonOptions::Declare(Options& options, bool json, bool profile) {
 
 void CommonOptions::Apply(model::FileSystem& files) const {
   Stderr().set_quiet(quiet_);
-  if (profile_ != "summary") CheckOutputFile(files, profile_);
+  if (profile_ != "summary") {
+    CheckOutputFile(files, profile_, "trace of --profile", [&] {
+      return model::MappedFile(files, profile_).text().starts_with("{\"traceEvents\"");
+    });
+  }
   kernels::ForceBf16Unit(bf16_unit_);
   if (isa_ == "auto") return;
   std::vector<std::string> names = {"auto"};

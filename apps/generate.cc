@@ -150,7 +150,8 @@ void GenerateCommand::Check(model::FileSystem& files) const {
     if (stop.empty())
       throw model::UsageError("--stop '' is empty: it would end every text at once");
   }
-  CheckOutputFile(files, save_state_);
+  CheckOutputFile(files, save_state_, "state saved by generate",
+                  [&] { return model::IsState(files, save_state_); });
   if (tokens_ == 0 && interactive_) throw model::UsageError("--interactive needs --tokens above 0");
 }
 

@@ -64,7 +64,7 @@ class TrainCommand : public Command {
 
   void CheckOptions(FileSystem& files, const Options& options);
   void LockRun(FileSystem& files, Prepared* run) const;
-  void CheckFreshFolder(FileSystem& files) const;
+  void CheckFreshFolder(FileSystem& files, bool has_been_run) const;
   void PrepareFresh(FileSystem& files, double gflops, Prepared* run);
   void MakeFolder(FileSystem& files, Prepared* run) const;
   model::Checkpoint LoadLatest(FileSystem& files, const std::string& folder) const;
@@ -130,13 +130,16 @@ void TrainCommand::LockRun(FileSystem& files, Prepared* run) const {
   if (!run->lock) run->lock = std::make_unique<model::RunLock>(files, out_);
 }
 
-void TrainCommand::CheckFreshFolder(FileSystem& files) const {
+// Files of the names that a run writes would be lost, but for what a run without a checkpoint left.
+void TrainCommand::CheckFreshFolder(FileSystem& files, bool has_been_run) const {
   const auto latest = model::CheckpointStore(files, out_, 1).Latest();
   if (latest) {
     throw UsageError(out_ + " holds a run (step " + std::to_string(latest->step) +
                      "): add --resume to go on with it, or choose another --out");
   }
-  for (const char* name : {"config.json", "model.safetensors"}) {
+  std::vector<const char*> names = {"config.json", "model.safetensors", "tokenizer.json"};
+  if (!has_been_run) names.insert(names.end(), {"log.jsonl", "loss.svg"});
+  for (const char* name : names) {
     if (model::IsFile(files, model::JoinPath(out_, name))) {
       throw UsageError(out_ + " holds a " + name + " that is not of a run; choose another --out");
     }
@@ -155,8 +158,9 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
   }
   if (exists) {
     // A run that is being trained is locked, whatever it holds so far.
-    if (model::IsFile(files, model::JoinPath(out_, ".lock"))) LockRun(files, run);
-    CheckFreshFolder(files);
+    const bool has_been_run = model::IsFile(files, model::JoinPath(out_, ".lock"));
+    if (has_been_run) LockRun(files, run);
+    CheckFreshFolder(files, has_been_run);
   }
   Json tokenizer, config;
   if (!from_.empty()) {
@@ -177,7 +181,7 @@ void TrainCommand::PrepareFresh(FileSystem& files, double gflops, Prepared* run)
 void TrainCommand::MakeFolder(FileSystem& files, Prepared* run) const {
   model::MakeDirectories(files, out_);
   LockRun(files, run);
-  CheckFreshFolder(files);
+  CheckFreshFolder(files, /*has_been_run=*/true);
 }
 
 // A damaged checkpoint is not passed over in silence: what was trained since would be lost.

@@ -66,6 +66,14 @@ std::vector<int32_t> ReadPending(const SafetensorsFile& file, size_t vocab_size)
 
 }  // namespace
 
+bool IsState(FileSystem& files, const std::string& path) {
+  try {
+    return Metadata(SafetensorsFile::Open(files, path), "format") == kStateFormat;
+  } catch (const InputError&) {
+    return false;
+  }
+}
+
 Generator::Generator(Session& session, const Tokenizer& tokenizer, size_t vocab_size,
                      const GenerateOptions& options)
     : session_(session), text_(tokenizer, vocab_size, options) {}

@@ -12,6 +12,9 @@
 
 namespace lanewise::model {
 
+// Whether the file is a state that a Generator saved, of whatever model.
+bool IsState(FileSystem& files, const std::string& path);
+
 // A text or a conversation: a session with one stream, and what was said.
 class Generator {
  public:

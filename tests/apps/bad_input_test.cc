@@ -149,6 +149,37 @@ TEST_CASE("what is written at the end needs its folder at the start") {
   CheckRefusal({"convert", kRnn, ""}, 2, {"OUT is empty"});
 }
 
+TEST_CASE("outputs that would replace what the program did not write are refused") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText());
+  const std::vector<std::string> generate = {"generate", kRnn, "--prompt",    "x",
+                                             "--tokens", "2",  "--save-state"};
+  const auto save = [&](const std::string& path) {
+    std::vector<std::string> words = generate;
+    words.push_back(path);
+    return RunLanewise(words);
+  };
+  CheckRefused(save(data), 2, {data + " exists and is no state saved by generate"});
+  const std::string empty = folder.Write("empty", "");
+  CHECK(save(empty).code == 0);
+  CHECK(save(empty).code == 0);  // a state now
+
+  const std::string run = folder / "run", trace = folder / "trace.json";
+  CheckRefusal(Tiny(data, run, {"--profile", data}), 2, {data + " exists and is no trace"});
+  CHECK(ReadWhole(data) == SomeText());
+  for (const char* name : {"log.jsonl", "loss.svg", "tokenizer.json", "config.json"}) {
+    const std::string mine = folder.Write(std::string(name) + ".d/" + name, "mine");
+    CheckRefusal(Tiny(data, folder / (std::string(name) + ".d")), 2,
+                 {std::string("holds a ") + name + " that is not of a run"});
+    CHECK(ReadWhole(mine) == "mine");
+  }
+  // What a run without a checkpoint left is its own.
+  folder.Write("run/.lock", "");
+  folder.Write("run/log.jsonl", "{}\n");
+  CHECK(RunLanewise(Tiny(data, run, {"--profile", trace})).code == 0);
+  CHECK(RunLanewise({"train", "--resume", run, "--steps", "6", "--profile", trace}).code == 0);
+}
+
 TEST_CASE("outputs: pipes are refused before anything is computed, links are followed") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "pipe.bin";
