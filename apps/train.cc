@@ -74,7 +74,7 @@ class TrainCommand : public Command {
   static std::string Advice(const model::Trainer& trainer, const model::FinishReport& report);
   void PrintSummary(FileSystem& files, const model::Trainer& trainer,
                     const model::FinishReport& report) const;
-  Json ToJson(const model::Trainer& trainer, const model::FinishReport& report) const;
+  Json ToJson(const TrainPlan& plan, const model::FinishReport& report) const;
   std::string ResumeCommand() const;
 
   std::string positional_, out_, resume_dir_, from_;
@@ -272,8 +272,8 @@ bool TrainCommand::NothingLeft(FileSystem& files, const Prepared& run) const {
   const auto done = static_cast<int64_t>(run.checkpoint->step);
   if (done < run.plan.steps) return false;
   // It may have been stopped in the evaluations after its last step.
-  const std::string log = model::JoinPath(out_, "log.jsonl");
-  if (done == run.plan.steps && !model::ReadRunLog(files, log).finished) return false;
+  model::FinishReport end = model::ReadRunLog(files, model::JoinPath(out_, "log.jsonl")).end;
+  if (done == run.plan.steps && !end.finished) return false;
   const model::TrainOptions& given = flags_.options();
   // The very length that was asked for is no mistake: the run was stopped after its last save.
   if (done > run.plan.steps && (given.steps || given.tokens || given.epochs)) {
@@ -281,6 +281,9 @@ bool TrainCommand::NothingLeft(FileSystem& files, const Prepared& run) const {
                      " already; ask for more than that (this would be " +
                      std::to_string(run.plan.steps) + ")");
   }
+  end.step = done;
+  end.finished = true;
+  if (common_.json()) WriteJson(ToJson(run.plan, end));
   Stderr().Line(out_ + " is finished: step " + std::to_string(done) + " of " +
                 std::to_string(run.plan.steps) + ".\nTo train it further, say how long: " +
                 ResumeCommand() + " --steps " + std::to_string(2 * done));
@@ -342,22 +345,22 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   const model::FinishReport report = trainer.Run();
   SayOnStop(nullptr);
   Stderr().ClearProgress();
-  if (common_.json()) WriteJson(ToJson(trainer, report));
+  if (common_.json()) WriteJson(ToJson(trainer.plan(), report));
   PrintSummary(files, trainer, report);
   common_.WriteProfile(files, gflops);
   return report.finished ? 0 : SignalExitCode();
 }
 
-Json TrainCommand::ToJson(const model::Trainer& trainer, const model::FinishReport& report) const {
+Json TrainCommand::ToJson(const TrainPlan& plan, const model::FinishReport& report) const {
   const auto optional = [](const std::optional<double>& value) {
     return value ? Json(*value) : Json();
   };
   return {{"out", out_},
           {"finished", report.finished},
           {"step", report.step},
-          {"steps", trainer.plan().steps},
+          {"steps", plan.steps},
           {"tokens", report.tokens},
-          {"parameters", model::CountParameters(trainer.plan().model)},
+          {"parameters", model::CountParameters(plan.model)},
           {"seconds", report.seconds},
           {"train_loss", optional(report.train_loss)},
           {"val_loss", optional(report.val_loss)},

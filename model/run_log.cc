@@ -59,9 +59,31 @@ bool IsEvaluation(const Json& record) {
 }
 bool IsEnd(const Json& record) { return record.contains("peak_memory_bytes"); }
 
-double NumberOr(const Json& record, const char* field, double otherwise) {
+std::optional<double> NumberOf(const Json& record, const char* field) {
   const auto found = record.find(field);
-  return found != record.end() && found->is_number() ? found->get<double>() : otherwise;
+  if (found == record.end() || !found->is_number()) return std::nullopt;
+  return found->get<double>();
+}
+double NumberOr(const Json& record, const char* field, double otherwise) {
+  return NumberOf(record, field).value_or(otherwise);
+}
+
+uint64_t CountOr0(const Json& record, const char* field) {
+  return static_cast<uint64_t>(std::clamp(NumberOr(record, field, 0), 0.0, 1e18));
+}
+
+FinishReport EndOf(const Json& record) {
+  const auto finished = record.find("finished");
+  return {.step = static_cast<int64_t>(CountOr0(record, "steps")),
+          .tokens = CountOr0(record, "tokens"),
+          .seconds = NumberOr(record, "seconds", 0),
+          .train_loss = NumberOf(record, "train_loss"),
+          .val_loss = NumberOf(record, "final_val_loss"),
+          .val_bits_per_byte = NumberOf(record, "final_val_bits_per_byte"),
+          .last_val_loss = std::nullopt,
+          .best_val_loss = NumberOf(record, "best_val_loss"),
+          .peak_memory_bytes = CountOr0(record, "peak_memory_bytes"),
+          .finished = finished != record.end() && finished->is_boolean() && finished->get<bool>()};
 }
 
 // -1 for what is none.
@@ -159,13 +181,11 @@ RunLogContent ReadRunLog(FileSystem& files, const std::string& path) {
   ForEachRecord(files, path, [&](std::string_view, const Json& record) {
     const int64_t step = StepOf(record);
     if (IsEnd(record)) {
-      const auto finished = record.find("finished");
-      content.finished =
-          finished != record.end() && finished->is_boolean() && finished->get<bool>();
+      content.end = EndOf(record);
     } else if (step >= 0 && IsStep(record)) {
       content.train.push_back({step, NumberOr(record, "loss", kNan)});
       content.last_step = step;
-      content.tokens = static_cast<uint64_t>(std::clamp(NumberOr(record, "tokens", 0), 0.0, 1e18));
+      content.tokens = CountOr0(record, "tokens");
       content.seconds = NumberOr(record, "seconds", content.seconds);
     } else if (step >= 0 && IsEvaluation(record)) {
       // The last of several at one step covers the most text.

@@ -41,9 +41,9 @@ struct RunLogContent {
   std::vector<LossPoint> train;
   std::vector<LossPoint> validation;
   int64_t last_step = 0;
-  uint64_t tokens = 0;    // trained at the last step
-  double seconds = 0;     // of training at the last step
-  bool finished = false;  // the end was written, and it was the planned one
+  uint64_t tokens = 0;  // trained at the last step
+  double seconds = 0;   // of training at the last step
+  FinishReport end;     // as it was written; else not finished
 };
 
 // Empty where the file is missing.

@@ -13,6 +13,7 @@ namespace {
 using lanewise::testing::CheckRefusal;
 using lanewise::testing::Contains;
 using lanewise::testing::ReadWhole;
+using lanewise::testing::RunResult;
 using lanewise::testing::SomeText;
 using lanewise::testing::Succeed;
 using lanewise::testing::TemporaryFolder;
@@ -60,6 +61,18 @@ TEST_CASE("a folder of texts stands in the settings as it was given") {
   Succeed({"train", "--resume", run, "--steps", "4"});
   folder.Write("texts/c.txt", "one more");
   CheckRefusal({"train", "--resume", run, "--steps", "6"}, 3, {"data", "--data"});
+}
+
+TEST_CASE("--resume of a finished run prints its JSON again") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText(50)), run = folder / "run";
+  auto first = nlohmann::json::parse(Succeed(Tiny(data, run, {"--steps", "4", "--json"})).output);
+  const RunResult again = Succeed({"train", "--resume", run, "--json"});
+  auto second = nlohmann::json::parse(again.output, nullptr, false);
+  REQUIRE(second.is_object());
+  first.erase("seconds");  // which the log rounds
+  second.erase("seconds");
+  CHECK(second == first);
 }
 
 TEST_CASE("a run that was stopped in its last evaluation is not finished") {

@@ -55,7 +55,7 @@ void CheckGoesOn(const Cycle& cycle, const Undisturbed& undisturbed, MemoryFiles
   }
   const model::RunLogContent log =
       model::ReadRunLog(files, model::JoinPath(kCycleFolder, "log.jsonl"));
-  CHECK(log.finished);
+  CHECK(log.end.finished);
   REQUIRE(log.train.size() == static_cast<size_t>(cycle.plan.steps));
   for (size_t i = 0; i < log.train.size(); ++i)
     CHECK(log.train[i].step == static_cast<int64_t>(i) + 1);

@@ -162,7 +162,7 @@ TEST_CASE("resuming removes what came after the checkpoint: no step appears twic
   CHECK(content.validation[1].step == 4);
   CHECK(content.last_step == 8);
   CHECK(content.tokens == 8 * 2048);
-  CHECK(content.finished);
+  CHECK(content.end.finished);
   CHECK(folder.Records().size() == 8 + 2 + 1);  // and nothing else is left
   size_t ends = 0;
   for (const Json& record : folder.Records()) ends += record.contains("peak_memory_bytes");
@@ -187,7 +187,7 @@ TEST_CASE("a missing log is empty, also to resume; damaged ones are read as far 
   CHECK(content.train[2].step == 13);
   REQUIRE(content.validation.size() == 1);
   CHECK(content.validation[0].loss == 2);
-  CHECK_FALSE(content.finished);
+  CHECK_FALSE(content.end.finished);
 }
 
 TEST_CASE("a log is read in pieces, so that none is too long") {
