@@ -74,7 +74,7 @@ class ConvertCommand : public Command {
     } else {
       WriteFolder(files, file);
     }
-    Stderr().Line("Wrote " + out_);
+    Stderr().Line("Wrote " + out_ + (dtype_ == "bf16" ? ", matrices in bf16" : ""));
     return 0;
   }
 

@@ -221,6 +221,15 @@ TEST_CASE("info describes models of every format") {
   CHECK(Contains(RunLanewise({"info", kGolden + "/llama/llama_gqa_tied.bin"}).output, "llama"));
 }
 
+TEST_CASE("convert says where it writes half precision, which the environment may have asked for") {
+  const TemporaryFolder folder;
+  const RunResult half = RunLanewise({"convert", kChar, folder / "half"},
+                                     {.environment = {{"LANEWISE_DTYPE", "bf16"}}});
+  CHECK(half.messages == "Wrote " + (folder / "half") + ", matrices in bf16\n");
+  const RunResult full = RunLanewise({"convert", kChar, folder / "full"});
+  CHECK(full.messages == "Wrote " + (folder / "full") + "\n");
+}
+
 TEST_CASE("convert: every way there and back gives the same model") {
   const TemporaryFolder folder;
   const auto convert = [](const std::vector<std::string>& words) {
