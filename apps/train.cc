@@ -71,6 +71,7 @@ class TrainCommand : public Command {
   void PrepareResume(FileSystem& files, const Options& options, Prepared* run);
   void Lengthen(const model::TrainText& text, TrainPlan* plan) const;
   bool NothingLeft(FileSystem& files, const Prepared& run) const;
+  model::FinishReport Train(FileSystem& files, model::Trainer* trainer) const;
   static std::string Advice(const model::Trainer& trainer, const model::FinishReport& report);
   void PrintSummary(FileSystem& files, const model::Trainer& trainer,
                     const model::FinishReport& report) const;
@@ -342,13 +343,27 @@ int TrainCommand::Run(FileSystem& files, const Options& options) {
   run.checkpoint.reset();
   run.from.reset();
 
-  const model::FinishReport report = trainer.Run();
+  const model::FinishReport report = Train(files, &trainer);
   SayOnStop(nullptr);
   Stderr().ClearProgress();
   if (common_.json()) WriteJson(ToJson(trainer.plan(), report));
   PrintSummary(files, trainer, report);
   common_.WriteProfile(files, gflops);
   return report.finished ? 0 : SignalExitCode();
+}
+
+// A disk that is full leaves what was saved before.
+model::FinishReport TrainCommand::Train(FileSystem& files, model::Trainer* trainer) const {
+  try {
+    return trainer->Run();
+  } catch (const model::IoError& error) {
+    const auto latest = model::CheckpointStore(files, out_, 1).Latest();
+    throw model::IoError(
+        error.what() + (latest ? "; the checkpoint of step " + std::to_string(latest->step) +
+                                     " is intact, go on from it with: " + ResumeCommand()
+                               : std::string("; no checkpoint was saved before")),
+        error.error_number());
+  }
 }
 
 Json TrainCommand::ToJson(const TrainPlan& plan, const model::FinishReport& report) const {

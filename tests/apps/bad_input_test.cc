@@ -254,6 +254,23 @@ TEST_CASE("threads that the system refuses are an error like others") {
 }
 #endif
 
+TEST_CASE("a training that cannot write says which checkpoint is left") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText()), run = folder / "run";
+  const auto limited = [](const std::vector<std::string>& words) {
+    std::vector<std::string> all = {"/bin/sh", "-c", "ulimit -f 4; exec \"$0\" \"$@\"", kProgram};
+    all.insert(all.end(), words.begin(), words.end());
+    const RunResult result = RunProcess(all);
+    CHECK(result.code == 4);
+    return result.messages;
+  };
+  CHECK(Contains(limited(Tiny(data, run)), "no checkpoint was saved before"));
+  REQUIRE(RunLanewise(Tiny(data, run)).code == 0);
+  CHECK(Contains(
+      limited({"train", "--resume", run, "--steps", "6"}),
+      "the checkpoint of step 3 is intact, go on from it with: lanewise train --resume " + run));
+}
+
 TEST_CASE("a training does not read standard input") {
   const TemporaryFolder folder;
   CheckRefusal(Tiny("-", folder / "a"), 2, {"--data -", "save it in a file"});
