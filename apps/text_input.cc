@@ -58,13 +58,22 @@ std::string DescribeUnknown(const model::LoadedModel& loaded, const model::TextC
          "those words are";
 }
 
+// - is standard input where the system has a name for it.
+std::string InputPath(const std::string& path) {
+#if !defined(_WIN32)
+  if (path == "-") return "/dev/stdin";
+#endif
+  return path;
+}
+
 }  // namespace
 
 void TextInput::Declare(Options& options) {
   options.Exclusive("data");
   options.List("data", "FILE", &data_, /*greedy=*/false,
                "text file, or folder of text files; - reads standard input");
-  options.Text("token-ids", "FILE", &ids_, "token ids separated by white space, in place of text");
+  options.Text("token-ids", "FILE", &ids_,
+               "token ids separated by white space, in place of text; - reads standard input");
   options.Exclusive("");
 }
 
@@ -79,14 +88,13 @@ model::TokenArray TextInput::Read(model::FileSystem& files,
   const EndOnSignal reading;
   model::TokenArray tokens;
   if (from_ids()) {
-    tokens = model::ReadTokenIds(files, ids_, static_cast<int32_t>(loaded.model->vocab_size()));
+    tokens = model::ReadTokenIds(files, InputPath(ids_),
+                                 static_cast<int32_t>(loaded.model->vocab_size()));
   } else {
     const model::Tokenizer& tokenizer =
         loaded.RequireTokenizer(", or give token ids (--token-ids)");
     std::vector<std::string> paths = data_;
-#if !defined(_WIN32)
-    std::ranges::replace(paths, std::string("-"), std::string("/dev/stdin"));
-#endif
+    std::ranges::transform(paths, paths.begin(), InputPath);
     const model::TextCorpus corpus(files, paths);
     for (const std::string& notice : corpus.notices()) Stderr().Line("Note: " + notice);
     tokens = model::Tokenize(

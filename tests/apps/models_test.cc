@@ -89,6 +89,12 @@ TEST_CASE("eval of text: bits per byte, the same from a folder, by pipe and in p
       RunLanewise({"eval", kChar, "--data", "-", "--json"}, {.input = ReadWhole(kPrompt)});
   CAPTURE(piped.messages);
   CHECK(Json::parse(piped.output, nullptr, false) == file);
+  const std::vector<std::string> ids = {"eval", kChar, "--json", "--token-ids"};
+  std::vector<std::string> from_file = ids, from_pipe = ids;
+  from_file.push_back(folder.Write("ids.txt", "1 2 3 4"));
+  from_pipe.push_back("-");
+  const RunResult piped_ids = RunLanewise(from_pipe, {.input = "1 2\n3 4\n"});
+  CHECK(Json::parse(piped_ids.output, nullptr, false) == JsonOf(from_file));
   const RunResult plain = RunLanewise({"eval", kChar, "--data", kPrompt});
   CHECK(Contains(plain.output, "cross_entropy"));
   CHECK(Contains(plain.output, "bits_per_byte"));
