@@ -78,7 +78,7 @@ class TrainCommand : public Command {
   Json ToJson(const TrainPlan& plan, const model::FinishReport& report) const;
   std::string ResumeCommand() const;
 
-  std::string positional_, out_, resume_dir_, from_;
+  std::string positional_, out_, from_;
   bool resume_ = false;
   TrainFlags flags_;
   CommonOptions common_;
@@ -89,7 +89,12 @@ void TrainCommand::Declare(Options& options) {
   options.Positional("RUN", &positional_, "with --resume: the run's folder, as --out", false);
   options.Group("Run");
   options.Text("out", "DIR", &out_, "folder of the run; made if it is missing");
-  options.Flag("resume", &resume_, "go on with the run in DIR").only_command_line = true;
+  Option& resume = options.Flag("resume", &resume_, "go on with the run in DIR");
+  resume.only_command_line = true;
+  resume.assign = [this](const std::string& text) {
+    if (text != "true") throw UsageError("write --resume " + ShellQuoted(text) + ", without the =");
+    resume_ = true;
+  };
   options.Text("from", "MODEL", &from_,
                "begin with the weights and tokenizer of another model, with a fresh optimizer");
   options.ConfigFile();

@@ -63,6 +63,10 @@ TEST_CASE("a folder of texts stands in the settings as it was given") {
   CheckRefusal({"train", "--resume", run, "--steps", "6"}, 3, {"data", "--data"});
 }
 
+TEST_CASE("--resume=DIR says how it is written") {
+  CheckRefusal({"train", "--resume=run"}, 2, {"write --resume run, without the ="});
+}
+
 TEST_CASE("--resume of a finished run prints its JSON again") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(50)), run = folder / "run";
