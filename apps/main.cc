@@ -49,7 +49,8 @@ class Program {
   [[noreturn]] void ThrowIncomplete(const std::string& group,
                                     const std::vector<std::string>& words) const;
   [[noreturn]] void ThrowUnknownCommand(const std::string& word) const;
-  [[noreturn]] void ThrowUnknownOption(const Entry& entry, const std::string& word) const;
+  [[noreturn]] static void ThrowUnknownWord(const Entry& entry, const std::string& word,
+                                            bool is_argument);
   void NoteUnknownVariables() const;
 
   CLI::App app_{"Lanewise", "lanewise"};
@@ -133,13 +134,16 @@ void Program::ThrowIncomplete(const std::string& group,
                    (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
 }
 
-void Program::ThrowUnknownOption(const Entry& entry, const std::string& word) const {
-  if (!word.starts_with('-')) {
-    const bool sizes = entry.options->Has("from") && entry.options->Has("model");
-    throw UsageError("'" + word + "' is one argument too many for " + entry.command->name() +
-                     (sizes ? "; a model's kind is given with --model, the sizes of one that "
-                              "exists with --from"
-                            : ""));
+void Program::ThrowUnknownWord(const Entry& entry, const std::string& word, bool is_argument) {
+  const Options& options = *entry.options;
+  if (is_argument || !word.starts_with('-')) {
+    std::string hint;
+    if (options.Has("from") && options.Has("model")) {
+      hint = "; a model's kind is given with --model, the sizes of one that exists with --from";
+    } else if (options.Has("prompt")) {
+      hint = "; a text is given with --prompt";
+    }
+    throw UsageError("'" + word + "' is one argument too many for " + entry.command->name() + hint);
   }
   std::string name = word.substr(0, word.find('='));
   name.erase(0, name.find_first_not_of('-'));
@@ -211,7 +215,7 @@ int Program::Run(std::vector<std::string> words) {
     }
   }
   if (failure) ThrowParseError(*failure);
-  const std::vector<std::string> unknown = app_.remaining(/*recurse=*/true);
+  std::vector<std::string> unknown = app_.remaining(/*recurse=*/true);
   if (entry == nullptr) {
     if (version_->count() > 0) {
       WriteOutput(VersionText() + "\n");
@@ -225,7 +229,8 @@ int Program::Run(std::vector<std::string> words) {
     WriteOutput(Overview());
     return 0;
   }
-  if (!unknown.empty()) ThrowUnknownOption(*entry, unknown[0]);
+  const bool marked = std::erase(unknown, "--") > 0;  // arguments follow, whatever they look like
+  if (!unknown.empty()) ThrowUnknownWord(*entry, unknown[0], marked);
   const std::unique_ptr<model::FileSystem> files = model::MakeSystemFiles();
   entry->options->Resolve(*files);
   if (!entry->options->Given("quiet")) NoteUnknownVariables();

@@ -179,6 +179,9 @@ TEST_CASE("misspelt commands and options name the nearest right one") {
   CheckRefusal({"train", "--data", "x", "--out", "y", "--model", "lama"}, 2, {"llama"});
   CheckRefusal({"info", "--machine", "--isa", "AVX9"}, 2, {"AVX9", "auto"});
   CheckRefusal({"eval", "m", "extra", "--data", "x"}, 2, {"'extra'"});
+  CheckRefusal({"generate", "m", "Once upon"}, 2, {"'Once upon'", "with --prompt"});
+  CheckRefusal({"generate", "--", "m", "--temp"}, 2, {"'--temp' is one argument too many"});
+  CheckRefusal({"info", "--", "-x"}, 3, {"-x: no such file"});
 }
 
 TEST_CASE("other programs' names of options lead to ours") {
