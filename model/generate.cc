@@ -149,7 +149,8 @@ void Generator::Load(FileSystem& files, const std::string& path, uint64_t model_
   }
   session_.Reset();
   if (position > session_.room()) {
-    throw InputError(path + ": \"position\" " + text + " is beyond the model's context");
+    throw InputError(path + ": \"position\" " + text +
+                     " is beyond the model's context; it can only go on sliding (--slide)");
   }
   std::vector<NamedTensor> tensors;
   for (const TensorView& view : file.tensors()) {

@@ -56,6 +56,7 @@ bool StopFilter::Push(std::string_view text, std::string* out) {
 
 void CheckRoom(size_t tokens, uint64_t room, const std::string& where) {
   if (tokens <= room) return;
+  if (room == 0) throw UsageError("the model's context is full; let it slide (--slide)");
   throw UsageError(where + " has " + std::to_string(tokens) +
                    " tokens; the model's context has room for " + std::to_string(room) +
                    "; shorten it, or let it slide (--slide)");

@@ -269,7 +269,7 @@ TEST_CASE("states of a transformer: what is saved can be loaded as the message s
   const RunResult full = RunLanewise(base + save + Words{"--prompt", "a", "--tokens", "50"});
   CHECK(Contains(full.messages, "context is full, so it goes on sliding: lanewise generate"));
   CHECK(Contains(full.messages, "/state --slide"));
-  CHECK(load({}).code == 2);
+  CheckRefusal(base + Words{"--load-state", state}, 2, {"context is full", "--slide"});
   CHECK(RunLanewise(base + Words{"--load-state", state, "--tokens", "0"}).code == 0);
   const RunResult slid = load({"--slide"});
   CHECK(slid.code == 0);
@@ -277,6 +277,10 @@ TEST_CASE("states of a transformer: what is saved can be loaded as the message s
   const std::string whole = Alone(base + prompt + Words{"--tokens", "27"})["text"];
   const std::string first = Alone(base + prompt + Words{"--tokens", "24"})["text"];
   CHECK(Json::parse(load({"--slide", "--json"}).output)["text"] == whole.substr(first.size()));
+
+  const Words beyond = {"--prompt", "a", "--tokens", "50", "--slide"};
+  CHECK(RunLanewise(base + save + beyond).code == 0);
+  CheckRefusal(base + Words{"--load-state", state}, 3, {"beyond the model's context", "--slide"});
 
   const RunResult half = RunLanewise(
       base + save + Words{"--prompt", "a", "--tokens", "50", "--slide", "--dtype", "bf16"});
