@@ -55,7 +55,6 @@ class ConvertCommand : public Command {
           "--dtype bf16 is for an OUT that is a folder or a .gguf file; .bin files are float32");
     }
     CheckOut(files, single);
-    model::MakeDirectories(files, model::ParentPath(out_));
     if (gguf) {
       model::WriteGguf(files, out_, file, dtype_ == "bf16");
       NoteTokenizer(file);
@@ -115,6 +114,7 @@ class ConvertCommand : public Command {
       const bool matrix = tensor.shape.size() > 1 && tensor.shape[1] > 1;
       content.weights.push_back(model::MakeSource(tensor, matrix && dtype_ == "bf16"));
     }
+    model::MakeDirectories(files, model::ParentPath(out_));
     model::SaveModelFolder(files, out_, content, 0, std::nullopt);
   }
 

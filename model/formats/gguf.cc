@@ -266,6 +266,7 @@ void WriteGguf(FileSystem& files, const std::string& path, const ModelFile& mode
   Values::Append(&header, values.count());
   header += values.bytes() + infos;
   header.resize(static_cast<size_t>(AlignUp(header.size())), '\0');
+  MakeDirectories(files, ParentPath(ResolveOutput(files, path)));
   WriteFileAtomically(files, path, [&](File& file) {
     file.Write(header);
     for (const TensorSource& source : sources) {

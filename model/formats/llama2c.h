@@ -16,7 +16,7 @@ bool IsLlama2c(std::span<const std::byte> bytes);
 ModelFile ReadLlama2c(FileSystem& files, const std::string& path);
 ModelFile ParseLlama2c(MappedFile file);
 
-// Writes version 0 or 1, atomically.
+// Writes version 0 or 1, atomically; its folder is made once nothing is left to refuse.
 void WriteLlama2c(FileSystem& files, const std::string& path, const ModelFile& model, int version);
 
 // Reads tokenizer.bin; the number of tokens is the model's vocabulary size. Gives what

@@ -117,6 +117,7 @@ void WriteLlama2c(FileSystem& files, const std::string& path, const ModelFile& m
   }
   if (version == 0 && sizes.tied) order.push_back(nullptr);
 
+  MakeDirectories(files, ParentPath(ResolveOutput(files, path)));
   WriteFileAtomically(files, path, [&](File& file) {
     WriteHeader(sizes, version, &file);
     for (const NamedTensor* tensor : order) {

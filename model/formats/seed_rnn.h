@@ -17,9 +17,10 @@ bool IsSeedRnn(std::span<const std::byte> bytes);
 ModelFile ReadSeedRnn(FileSystem& files, const std::string& path);
 ModelFile ParseSeedRnn(MappedFile file);
 
-// Writes lrnnC02, atomically. The tokenizer must be one of bytes or words (byte, char, seed-char,
-// word, seed-word); see model/formats/README.md for what the seed program makes of new tokenizers.
-// UsageError for models that the format cannot hold.
+// Writes lrnnC02, atomically; its folder is made once nothing is left to refuse. The tokenizer must
+// be one of bytes or words (byte, char, seed-char, word, seed-word); see model/formats/README.md
+// for what the seed program makes of new tokenizers. UsageError for models that the format cannot
+// hold.
 void WriteSeedRnn(FileSystem& files, const std::string& path, const ModelFile& model);
 
 }  // namespace lanewise::model

@@ -176,6 +176,7 @@ void WriteSeedRnn(FileSystem& files, const std::string& path, const ModelFile& m
   }
   for (const SeedTensor& spec : SeedLastTensors(sizes)) last.push_back(&FindTensor(model, spec));
 
+  MakeDirectories(files, ParentPath(ResolveOutput(files, path)));
   WriteFileAtomically(files, path, [&](File& file) {
     FieldWriter writer(&file);
     writer.Raw(kSeedMagic2);

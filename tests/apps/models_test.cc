@@ -280,6 +280,22 @@ TEST_CASE("convert: every way there and back gives the same model") {
   CHECK(convert({kChar, folder / "none/x.bin/y.bin"}).code == 4);
 }
 
+TEST_CASE("convert makes no folder for what it refuses") {
+  const TemporaryFolder folder;
+  const std::string model = folder / "model";
+  REQUIRE(RunLanewise({"convert", kGolden + "/llama/llama_gqa_tied.bin", model}).code == 0);
+  std::filesystem::remove(model + "/MANIFEST.json");
+  Json config = Json::parse(ReadWhole(model + "/config.json"));
+  config["rope_theta"] = 500;
+  folder.Write("model/config.json", config.dump());
+  CheckRefusal({"convert", model, folder / "new/a/b.bin"}, 2, {"rope_theta"});
+  CheckRefusal(
+      {"convert", kGolden + "/llama/llama_gqa_tied.bin", folder / "new/a", "--version", "1"}, 2,
+      {"--version"});
+  CHECK_FALSE(std::filesystem::exists(folder / "new"));
+  CHECK(RunLanewise({"convert", model, folder / "new/a/b"}).code == 0);
+}
+
 TEST_CASE("convert and info refuse tensors that do not fit the configuration") {
   const TemporaryFolder folder;
   const std::string model = folder / "model", config = model + "/config.json";
