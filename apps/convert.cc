@@ -85,7 +85,12 @@ class ConvertCommand : public Command {
                               " would have no place for the configuration and the tokenizer");
     }
     const model::FileInfo info = model::GetInfo(files, out_);
-    if (info.kind == model::FileInfo::Kind::kMissing) return;
+    std::string target;
+    if (info.kind == model::FileInfo::Kind::kMissing) {
+      if (single || files.ReadLink(out_, &target) < 0) return;
+      throw model::UsageError(out_ + " is a symbolic link to " + target +
+                              ", which does not exist; remove it, or give OUT another name");
+    }
     if (!single || info.kind == model::FileInfo::Kind::kDirectory) {
       throw model::UsageError(out_ + " exists; give OUT another name" +
                               (force_ ? " (--force replaces single files only)" : ""));

@@ -293,6 +293,8 @@ TEST_CASE("convert makes no folder for what it refuses") {
       {"convert", kGolden + "/llama/llama_gqa_tied.bin", folder / "new/a", "--version", "1"}, 2,
       {"--version"});
   CHECK_FALSE(std::filesystem::exists(folder / "new"));
+  std::filesystem::create_symlink("none/model", folder / "link");
+  CheckRefusal({"convert", model, folder / "link"}, 2, {"/link is a symbolic link to none/model"});
   CHECK(RunLanewise({"convert", model, folder / "new/a/b"}).code == 0);
 }
 
