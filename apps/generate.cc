@@ -144,7 +144,7 @@ void GenerateCommand::Check(model::FileSystem& files) const {
   }
   if (several() && !(save_state_.empty() && load_state_.empty())) {
     throw model::UsageError(
-        "--save-state and --load-state are for one text; not with --batch and --prompts");
+        "--save-state and --load-state are for one text, not with --batch and --prompts");
   }
   for (const std::string& stop : stop_) {
     if (stop.empty())

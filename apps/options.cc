@@ -421,8 +421,9 @@ void Options::CheckExclusive() {
     for (const auto& other : options_) {
       if (other == option || other->exclusive != option->exclusive) continue;
       if (other->source == option->source) {
-        throw UsageError(Spelled(*option) + " and " + Spelled(*other) +
-                         " exclude each other: give one of them");
+        const std::string message =
+            Spelled(*option) + " and " + Spelled(*other) + " exclude each other: give one of them";
+        throw UsageError(message + SourcesOf(message));
       }
     }
   }

@@ -283,9 +283,9 @@ bool TrainCommand::NothingLeft(FileSystem& files, const Prepared& run) const {
   const model::TrainOptions& given = flags_.options();
   // The very length that was asked for is no mistake: the run was stopped after its last save.
   if (done > run.plan.steps && (given.steps || given.tokens || given.epochs)) {
-    throw UsageError(out_ + " is at step " + std::to_string(done) +
-                     " already; ask for more than that (this would be " +
-                     std::to_string(run.plan.steps) + ")");
+    const std::string name = given.steps ? "--steps" : given.tokens ? "--tokens" : "--epochs";
+    throw UsageError(out_ + " is at step " + std::to_string(done) + " already, and " + name +
+                     " asks for " + std::to_string(run.plan.steps) + " in all; ask for more");
   }
   end.step = done;
   end.finished = true;

@@ -215,6 +215,19 @@ TEST_CASE("a path that the environment or a file gave says so") {
                {.environment = {{"LANEWISE_OUT", file}}});
 }
 
+TEST_CASE("an option that the environment or a file gave says so where it is refused") {
+  const TemporaryFolder folder;
+  const std::string data = folder.Write("text.txt", SomeText()), run = folder / "run";
+  CheckRefusal({"generate", kRnn, "--save-state", folder / "state"}, 2, {"LANEWISE_BATCH"},
+               {.environment = {{"LANEWISE_BATCH", "4"}}});
+  const std::string config = folder.Write("config.json", R"({"steps": 2, "minutes": 1})");
+  CheckRefusal({"train", "--data", data, "--out", run, "--config", config}, 2,
+               {"--steps is set by " + config, "--minutes is set by " + config});
+  REQUIRE(RunLanewise(Tiny(data, run)).code == 0);
+  CheckRefusal({"train", "--resume", run}, 2, {"step 3 already", "--steps", "LANEWISE_STEPS"},
+               {.environment = {{"LANEWISE_STEPS", "2"}}});
+}
+
 TEST_CASE("a signal ends the wait for a text that nobody writes") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "pipe";
