@@ -127,16 +127,23 @@ TextCorpus::TextCorpus(FileSystem& files, const std::vector<std::string>& paths)
                          " empty or binary files left out");
     }
   }
-  std::vector<std::string> sorted = paths_;
-  std::ranges::sort(sorted);
-  if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end()) {
-    notices_.push_back(*twice +
-                       ": is given more than once, and read each time; a validation split may hold "
-                       "what was trained on");
-  }
+  FindRepeated(files);
   for (const MappedFile& file : files_) {
     texts_.push_back(file.text());
     bytes_ += file.bytes().size();
+  }
+}
+
+// One file may have several names.
+void TextCorpus::FindRepeated(FileSystem& files) {
+  std::set<std::pair<uint64_t, uint64_t>> seen;
+  for (const std::string& path : paths_) {
+    const FileInfo info = GetInfo(files, path);
+    if (info.kind != FileInfo::Kind::kFile || info.identity == decltype(info.identity)()) continue;
+    repeated_ = repeated_ || !seen.insert(info.identity).second;
+    if (!repeated_) continue;
+    notices_.push_back(path + ": is given more than once, and read each time");
+    return;
   }
 }
 

@@ -28,13 +28,17 @@ class TextCorpus {
   // Of all texts and their borders: tells whether the data are those of a checkpoint.
   uint64_t Hash() const;
   const std::vector<std::string>& notices() const { return notices_; }
+  bool repeated() const { return repeated_; }  // a file is read more than once
 
  private:
+  void FindRepeated(FileSystem& files);
+
   std::vector<MappedFile> files_;
   std::vector<std::string_view> texts_;
   std::vector<std::string> paths_;
   std::vector<std::string> notices_;
   uint64_t bytes_ = 0;
+  bool repeated_ = false;
 };
 
 // The texts cut in two: all but the last `fraction` of the bytes, and the rest. The cut is moved

@@ -23,6 +23,11 @@ TrainText ReadTrainText(FileSystem& files, const std::vector<std::string>& paths
   TrainText text;
   text.files = corpus.paths().size();
   text.notices = corpus.notices();
+  if (corpus.repeated() && val_fraction > 0) {
+    text.notices.push_back(
+        "a text that is read twice may be in both parts of the split: validation of what was "
+        "trained on");
+  }
   text.train_bytes = BytesOf(split.train);
   text.validation_bytes = BytesOf(split.validation);
   if (text.train_bytes < 2) {

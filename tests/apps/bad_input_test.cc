@@ -302,6 +302,11 @@ TEST_CASE("options that mean nothing for a model are said to") {
   const RunResult twice = RunLanewise({"eval", kRnn, "--data", data, "--data", data});
   CHECK(twice.code == 0);
   CHECK(Contains(twice.messages, "given more than once"));
+  CHECK_FALSE(Contains(twice.messages, "validation"));
+  const RunResult split =
+      RunLanewise({"plan", "--data", folder / "text.txt", folder / "./text.txt", "--steps", "1"});
+  CHECK(Contains(split.messages, (folder / "./text.txt") + ": is given more than once"));
+  CHECK(Contains(split.messages, "validation of what was trained on"));
 }
 
 TEST_CASE("texts of odd lengths say what happens") {
