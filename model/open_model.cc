@@ -90,6 +90,13 @@ bool HoldsModel(FileSystem& files, const std::string& folder) {
           IsFile(files, JoinPath(folder, "model.safetensors")));
 }
 
+// Whether it is a seed or llama2.c file; those of others may end in .bin, too.
+bool IsModelFile(FileSystem& files, const std::string& path) {
+  if (!path.ends_with(".bin") || !IsFile(files, path)) return false;
+  const MappedFile file(files, path);
+  return IsSeedRnn(file.bytes()) || IsLlama2c(file.bytes());
+}
+
 // What a folder that is no model has to do with one.
 std::string WhereModelsAre(FileSystem& files, const std::string& path) {
   if (IsFile(files, JoinPath(path, "LATEST"))) {
@@ -100,9 +107,10 @@ std::string WhereModelsAre(FileSystem& files, const std::string& path) {
   std::string found;
   size_t count = 0;
   for (const std::string& name : ListDirectory(files, path)) {
-    const std::string folder = JoinPath(path, name);
-    if (!IsDirectory(files, folder) || !HoldsModel(files, folder)) continue;
-    if (++count <= kMost) found += (found.empty() ? "" : ", ") + folder;
+    const std::string inside = JoinPath(path, name);
+    const bool model =
+        IsDirectory(files, inside) ? HoldsModel(files, inside) : IsModelFile(files, inside);
+    if (model && ++count <= kMost) found += (found.empty() ? "" : ", ") + inside;
   }
   if (count == 0) return "";
   return "there are models in it; name one of them: " + found + (count > kMost ? ", ..." : "");

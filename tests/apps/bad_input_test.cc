@@ -129,7 +129,10 @@ TEST_CASE("folders and files beside a model say where the model is") {
   const std::string data = folder.Write("text.txt", SomeText());
   const std::string run = folder / "run";
   REQUIRE(RunLanewise(Tiny(data, run)).code == 0);
-  CheckRefusal({"info", folder.path()}, 3, {"name one of them", run});
+  folder.Write("model.bin", ReadWhole(kRnn));
+  folder.Write("other.bin", "no model");
+  CheckRefusal({"info", folder.path()}, 3,
+               {"name one of them: " + (folder / "model.bin") + ", " + run + "\n"});
   CheckRefusal({"info", run + "/checkpoints"}, 3, {"a run's checkpoints", "step-"});
   CheckRefusal({"info", run + "/checkpoints/step-000003/train_state.safetensors"}, 3,
                {"state of a training", run + "/checkpoints/step-000003"});
