@@ -361,7 +361,7 @@ int BenchModelCommand::Run(model::FileSystem& files, const Options& options) {
       path_ == Path::kTrain ? Train(files, *scheduler, &rounds) : Infer(files, *scheduler, &rounds);
   result.peak_memory_bytes = runtime::PeakResidentBytes();
   Stderr().ClearProgress();
-  if (SignalExitCode() != 0) return SignalExitCode();
+  if (SignalExitCode() != 0) throw Stopped();
   common_.WriteProfile(files, rounds.PeakGflops());
   Print(result, rounds, scheduler->threads());
   return 0;

@@ -261,7 +261,7 @@ int GenerateCommand::RunOne(model::FileSystem& files, const model::LoadedModel& 
     }
     return StopSignal().load() == 0;
   };
-  if (SignalExitCode() != 0) return SignalExitCode();
+  if (SignalExitCode() != 0) throw Stopped();
   const auto scheduler = common_.MakeScheduler();
   model::Session session(*loaded.model, loaded.weights(), *scheduler, {.slide = slide_});
   Generator generator(session, loaded.RequireTokenizer(), loaded.model->vocab_size(), generate);
@@ -336,7 +336,7 @@ void GenerateCommand::PrintText(size_t index, size_t count, const model::TextReq
 int GenerateCommand::RunSeveral(model::FileSystem& files, const model::LoadedModel& loaded,
                                 const model::GenerateOptions& generate) {
   const std::vector<model::TextRequest> requests = Requests(files);
-  if (SignalExitCode() != 0) return SignalExitCode();
+  if (SignalExitCode() != 0) throw Stopped();
   const auto scheduler = common_.MakeScheduler();
   const model::TextBatchReport total = model::GenerateTexts(
       *loaded.model, loaded.weights(), *scheduler, loaded.RequireTokenizer(), requests,

@@ -185,7 +185,7 @@ int PlanCommand::Run(model::FileSystem& files, const Options& options) {
       model::PlanMemory(plan, scheduler->threads(),
                         text.data.train.MemoryBytes() + text.data.validation.MemoryBytes());
   const Speed speed = Measure(files, plan, text, memory, *scheduler, gflops);
-  if (SignalExitCode() != 0) return SignalExitCode();
+  if (SignalExitCode() != 0) throw Stopped();
   const double step_tokens = TokensOfStep(plan, text);
   if (plan.steps == 0) {
     plan.FixSteps(static_cast<int64_t>(kTrainingShare * plan.minutes * 60 *

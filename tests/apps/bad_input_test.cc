@@ -231,7 +231,7 @@ TEST_CASE("an option that the environment or a file gave says so where it is ref
                {.environment = {{"LANEWISE_STEPS", "2"}}});
 }
 
-TEST_CASE("a signal ends the wait for a text that nobody writes") {
+TEST_CASE("a signal ends the wait for a text that nobody writes, and what only measures") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "pipe";
   REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
@@ -246,6 +246,8 @@ TEST_CASE("a signal ends the wait for a text that nobody writes") {
   CHECK(stopped("INT", {"eval", kRnn, "--data", pipe}) == 130);
   CHECK(stopped("TERM", {"generate", kRnn, "--prompt-file", pipe}) == 143);
   CHECK(stopped("TERM", {"plan", "--data", pipe}) == 143);
+  CHECK(stopped("INT", {"plan", "--steps", "1"}) == 130);
+  CHECK(stopped("TERM", {"bench", "train"}) == 143);
 }
 
 TEST_CASE("the limit of a file's size is an error like others") {
