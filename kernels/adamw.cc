@@ -106,7 +106,7 @@ HWY_EXPORT(Update);
 void AdamWUpdate(const AdamWStep& step, std::span<float> params, std::span<float> grads,
                  std::span<float> m, std::span<float> v, std::span<BFloat16> rounded) {
   HWY_DYNAMIC_DISPATCH(Update)(step, params.data(), grads.data(), m.data(), v.data(),
-                               rounded.data(), params.size());
+                               DataOrNull(rounded), params.size());
 }
 
 }  // namespace lanewise::kernels

@@ -159,8 +159,6 @@ namespace {
 HWY_EXPORT(Forward);
 HWY_EXPORT(ForwardBackward);
 
-float* DataOrNull(std::span<float> v) { return v.empty() ? nullptr : v.data(); }
-
 }  // namespace
 
 void CrossEntropyForward(Mat<const float> logits, std::span<const int32_t> targets, float smoothing,

@@ -35,8 +35,6 @@ namespace {
 HWY_EXPORT(Forward);
 HWY_EXPORT(Backward);
 
-float* DataOrNull(std::span<float> v) { return v.empty() ? nullptr : v.data(); }
-
 }  // namespace
 
 void LayerNormForward(Mat<const float> x, std::span<const float> w, std::span<const float> b,
@@ -49,7 +47,7 @@ void LayerNormBackward(Mat<const float> x, std::span<const float> w, std::span<c
                        std::span<const float> rstd, Mat<const float> dy, Mat<float> dx,
                        std::span<float> dw, std::span<float> db, Mat<const float> residual) {
   HWY_DYNAMIC_DISPATCH(Backward)
-  (x, w.data(), mean.data(), rstd.data(), dy, dx, DataOrNull(dw), DataOrNull(db), residual);
+  (x, w.data(), mean.data(), rstd.data(), dy, dx, DataOrNull(dw), DataOrNull(db), OrNull(residual));
 }
 
 }  // namespace lanewise::kernels

@@ -34,8 +34,6 @@ namespace {
 HWY_EXPORT(Forward);
 HWY_EXPORT(Backward);
 
-float* DataOrNull(std::span<float> v) { return v.empty() ? nullptr : v.data(); }
-
 }  // namespace
 
 void RmsNormForward(Mat<const float> x, std::span<const float> w, float eps, Mat<float> y,
@@ -47,7 +45,7 @@ void RmsNormBackward(Mat<const float> x, std::span<const float> w, std::span<con
                      Mat<const float> dy, Mat<float> dx, std::span<float> dw,
                      Mat<const float> residual) {
   HWY_DYNAMIC_DISPATCH(Backward)
-  (x, w.data(), rstd.data(), dy, dx, DataOrNull(dw), residual);
+  (x, w.data(), rstd.data(), dy, dx, DataOrNull(dw), OrNull(residual));
 }
 
 }  // namespace lanewise::kernels

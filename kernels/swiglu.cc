@@ -102,7 +102,7 @@ void SwigluForward(Mat<const float> gate_up, Mat<float> h) {
 
 void SwigluBackward(Mat<const float> gate_up, Mat<const float> dh, Mat<float> d_gate_up,
                     Mat<float> h) {
-  HWY_DYNAMIC_DISPATCH(Backward)(gate_up, dh, d_gate_up, h);
+  HWY_DYNAMIC_DISPATCH(Backward)(gate_up, dh, d_gate_up, OrNull(h));
 }
 
 }  // namespace lanewise::kernels

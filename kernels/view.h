@@ -37,6 +37,16 @@ struct Mat {
   }
 };
 
+// An optional span or matrix is left out by an empty one: of no elements, wherever its data points.
+template <typename T>
+T* DataOrNull(std::span<T> v) {
+  return v.empty() ? nullptr : v.data();
+}
+template <typename T>
+Mat<T> OrNull(Mat<T> m) {
+  return m.rows == 0 || m.cols == 0 ? Mat<T>{} : m;
+}
+
 }  // namespace lanewise::kernels
 
 #endif  // LANEWISE_KERNELS_VIEW_H_

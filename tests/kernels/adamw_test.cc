@@ -81,6 +81,15 @@ TEST_CASE("adamw: three steps, all sizes, partition") {
   });
 }
 
+TEST_CASE("adamw: nothing is written through an empty span") {
+  testing::ForEachTarget([] {
+    std::vector<float> p(100, 1.0f), g(100, 1.0f), m(100), v(100);
+    std::vector<BFloat16> half(100, BFloat16{0x1234});
+    AdamWUpdate(StepNumber(1), p, g, m, v, std::span(half).first(0));
+    CHECK(std::ranges::all_of(half, [](BFloat16 x) { return x.bits == 0x1234; }));
+  });
+}
+
 TEST_CASE("adamw: gradients stay when asked, NaN shows, tiny decay is not lost") {
   testing::ForEachTarget([] {
     std::vector<float> p(20, 1.0f), g(20, 0.25f), m(20), v(20);

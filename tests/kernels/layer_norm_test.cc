@@ -186,6 +186,20 @@ TEST_CASE("layer_norm: beyond the range of the squares' sum") {
   });
 }
 
+TEST_CASE("layer_norm: a residual of no rows is none") {
+  testing::ForEachTarget([] {
+    std::vector<float> x(8, 2.0f), w(8, 1.0f), mean(1), rstd(1, 1.0f), dx(8), dx2(8),
+        other(8, 9.0f);
+    const auto backward = [&](std::vector<float>& out, Mat<const float> residual) {
+      LayerNormBackward(AsMat(x, 1, 8), w, mean, rstd, AsMat(x, 1, 8), AsMat(out, 1, 8), {}, {},
+                        residual);
+    };
+    backward(dx, {});
+    backward(dx2, AsMat(other, 1, 8).Rows(0, 0));
+    CHECK(dx2 == dx);
+  });
+}
+
 TEST_CASE("layer_norm: NaN stays in its row") {
   testing::ForEachTarget([] {
     std::vector<float> x(3 * 20, 1.0f), y(3 * 20), w(20, 1.0f), b(20, 0.0f), mean(3), rstd(3);

@@ -134,6 +134,18 @@ TEST_CASE("rms_norm: beyond the range of the squares' sum") {
   });
 }
 
+TEST_CASE("rms_norm: a residual of no rows is none") {
+  testing::ForEachTarget([] {
+    std::vector<float> x(8, 2.0f), w(8, 1.0f), rstd(1, 1.0f), dx(8), dx2(8), other(8, 9.0f);
+    const auto backward = [&](std::vector<float>& out, Mat<const float> residual) {
+      RmsNormBackward(AsMat(x, 1, 8), w, rstd, AsMat(x, 1, 8), AsMat(out, 1, 8), {}, residual);
+    };
+    backward(dx, {});
+    backward(dx2, AsMat(other, 1, 8).Rows(0, 0));
+    CHECK(dx2 == dx);
+  });
+}
+
 TEST_CASE("rms_norm: NaN stays in its row") {
   testing::ForEachTarget([] {
     std::vector<float> x(3 * 20, 1.0f), y(3 * 20), w(20, 1.0f), rstd(3);

@@ -129,6 +129,9 @@ TEST_CASE("swiglu: extreme gates stay finite, NaN propagates, no rows") {
     CHECK(dx[2] == 1.0f);
     CHECK(std::isnan(dx[3]));
     CHECK(dx[6] == 200.0f);
+    std::vector<float> other(4, 7.0f);
+    SwigluBackward(AsMat(x, 1, 8), AsMat(dh, 1, 4), AsMat(dx, 1, 8), AsMat(other, 1, 4).Rows(0, 0));
+    CHECK(other == std::vector<float>(4, 7.0f));
     SwigluForward({nullptr, 0, 8, 8}, {nullptr, 0, 4, 4});
     SwigluBackward({nullptr, 0, 8, 8}, {nullptr, 0, 4, 4}, {nullptr, 0, 8, 8});
   });
