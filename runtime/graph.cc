@@ -187,11 +187,31 @@ void Graph::RecomputeLayers() {
   }
 }
 
+// A base with a gradient of its own has that of its views in it. Before, each view has its own,
+// which are columns of one tensor: views that share no columns, or their gradients would mix.
 TensorId GradBuilder::Grad(TensorId x) const {
-  const auto it = grads_.find(x.index);
-  if (it != grads_.end()) return it->second;
-  const auto base = base_grads_.find(x.index);
-  return base == base_grads_.end() ? TensorId{} : base->second;
+  if (!x) return {};
+  const TensorInfo info = Info(x);
+  const auto whole = info.view_of ? grads_.find(info.view_of.index) : grads_.end();
+  if (whole != grads_.end()) return graph_.View(whole->second, info.view_col, info.cols);
+  if (const auto own = grads_.find(x.index); own != grads_.end()) return own->second;
+  const TensorId base = info.view_of ? info.view_of : x;
+  const auto parts = base_grads_.find(base.index);
+  if (parts == base_grads_.end()) return {};
+  size_t known = 0;
+  for (const auto& [index, grad] : grads_) {
+    const TensorInfo& view = Info({index});
+    if (view.view_of != base) continue;
+    const size_t begin = std::max(view.view_col, info.view_col);
+    const size_t end = std::min(view.view_col + view.cols, info.view_col + info.cols);
+    known += begin < end ? end - begin : 0;
+  }
+  if (known == 0) return {};
+  LW_CHECK(known == info.cols, info.name, ": columns [", info.view_col, ", ",
+           info.view_col + info.cols, ") have a gradient in ", known,
+           " only: all that is read through views has to reach the loss, and no two views may "
+           "overlap in part");
+  return info.view_of ? graph_.View(parts->second, info.view_col, info.cols) : parts->second;
 }
 
 bool GradBuilder::Wants(TensorId x) const {
@@ -212,6 +232,8 @@ TensorId GradBuilder::NewGrad(TensorId x) {
 }
 
 GradBuilder::Target GradBuilder::GradTarget(TensorId x) {
+  LW_CHECK(!Info(x).view_of || !grads_.contains(Info(x).view_of.index), Info(x).name,
+           ": it is read whole after a view of it: read the whole before its views");
   const TensorId residual = Grad(x);
   if (residual && Info(x).view_of) return {residual, residual};
   const TensorId out = NewGrad(x);

@@ -27,7 +27,9 @@ class Graph {
   // gradient is float32.
   TensorId Parameter(std::string name, size_t offset, size_t rows, size_t cols, size_t stride,
                      bool trained = true, DType dtype = DType::kFloat32);
-  // Columns [col, col + cols) of an activation. Writers of all views together fill the base.
+  // Columns [col, col + cols) of an activation. Writers of all views together fill the base. With
+  // gradients, the columns that are read through views are all that there are, no two views overlap
+  // in part, and who reads the base whole comes before those who read views. Differentiate checks.
   TensorId View(TensorId base, size_t col, size_t cols);
 
   void Add(std::shared_ptr<const Op> op, std::vector<TensorId> inputs,

@@ -2,6 +2,9 @@
 // together.
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <memory>
+
 #include "runtime/check.h"
 #include "runtime/ops/add.h"
 #include "runtime/ops/dropout.h"
@@ -64,6 +67,78 @@ TEST_CASE("softmax and swiglu over column views of one tensor") {
   check.Loss(Softmax(check.graph, check.graph.View(low, 0, 6), 2));
   check.Loss(Swiglu(check.graph, check.graph.View(low, 6, 8)));
   check.Check(3e-3);
+}
+
+TEST_CASE("a tensor written through views, read whole or through others") {
+  for (const bool whole : {true, false}) {
+    OpCheck check;
+    Graph& g = check.graph;
+    const TensorId x = Input(check, "x", 6, 5);
+    const TensorId base = g.Activation("base", 6, 8);
+    MatmulTo(g, x, check.Parameter("w", 5, 3), WeightLayout::kInOut, g.View(base, 0, 3));
+    CopyTensor(g, x, g.View(base, 3, 5));
+    if (whole) {
+      check.Loss(RmsNorm(g, base, check.Parameter("s", 1, 8), 1e-5F));
+    } else {
+      check.Loss(Swiglu(g, g.View(base, 0, 2)));
+      check.Loss(Swiglu(g, g.View(base, 2, 6)));
+    }
+    check.Check(3e-3);
+  }
+}
+
+TEST_CASE("columns that several views have get the sum of their gradients, the whole's too") {
+  OpCheck check;
+  Graph& g = check.graph;
+  const TensorId x = Input(check, "x", 6, 5);
+  const TensorId y = Matmul(g, x, check.Parameter("w", 5, 8), WeightLayout::kInOut);
+  check.Loss(Softmax(g, y));
+  check.Loss(Swiglu(g, g.View(y, 0, 8)));
+  check.Loss(Softmax(g, g.View(y, 0, 8), 2));
+  check.Loss(Swiglu(g, g.View(y, 0, 4)));
+  check.Loss(Swiglu(g, g.View(y, 4, 4)));
+  check.Check(3e-3);
+}
+
+TEST_CASE("gradients that views cannot bring together are refused") {
+  OpCheck check;
+  const TensorId x = Input(check, "x", 6, 5);
+  const TensorId w = check.Parameter("w", 5, 8);
+  const auto differentiate = [&](const auto& read) {
+    Graph g = check.graph;  // a copy
+    const TensorId y = Matmul(g, x, w, WeightLayout::kInOut);
+    const auto loss = [&](TensorId t) {
+      const TensorInfo info = g.Info(t);
+      g.Add(std::make_shared<testing::WeighOp>(false), {t},
+            {g.External("weighed", info.rows, info.cols)});
+    };
+    read(g, y, loss);
+    g.Differentiate();
+  };
+  constexpr const char* kFive =
+      "w: columns [0, 8) have a gradient in 5 only: all that is read through views has to reach "
+      "the loss, and no two views may overlap in part";
+  constexpr const char* kWhole =
+      "w: it is read whole after a view of it: read the whole before its views";
+  CHECK_THROWS_WITH_AS(differentiate([](Graph& g, TensorId y, const auto& loss) {
+                         loss(g.View(y, 0, 5));  // no other reader
+                       }),
+                       kFive, CheckError);
+  CHECK_THROWS_WITH_AS(differentiate([](Graph& g, TensorId y, const auto& loss) {
+                         loss(g.View(y, 0, 5));
+                         Softmax(g, g.View(y, 5, 3));  // never reaches the loss
+                       }),
+                       kFive, CheckError);
+  CHECK_THROWS_AS(differentiate([](Graph& g, TensorId y, const auto& loss) {
+                    loss(g.View(y, 0, 5));
+                    loss(g.View(y, 3, 5));  // overlaps
+                  }),
+                  CheckError);
+  CHECK_THROWS_WITH_AS(differentiate([](Graph& g, TensorId y, const auto& loss) {
+                         loss(g.View(y, 0, 8));
+                         loss(y);
+                       }),
+                       kWhole, CheckError);
 }
 
 TEST_CASE("a tensor with three readers gets the sum of their gradients") {
