@@ -52,20 +52,18 @@ void Executor::BindParameters(const Weights& weights, float* gradients) {
 void Executor::RunNode(size_t position, const Parallel& parallel) {
   const Node& node = graph_->nodes()[plan_->nodes[position]];
   size_t n = 0;
-  const auto resolve = [&](const std::vector<TensorId>& ids) {
-    for (TensorId id : ids) {
-      args_[n] = id ? tensors_[static_cast<size_t>(id.index)] : Tensor{};
-      if (id && args_[n].data == nullptr) {
-        // Only externals may be left out: an optional input or result of this run.
-        LW_CHECK(graph_->Info(id).role == Role::kExternal, node.op->name(), ": ",
-                 graph_->Info(id).name, " has no memory");
-        args_[n] = Tensor{};
-      }
-      ++n;
+  const auto resolve = [&](const std::vector<TensorId>& ids, bool (Op::*optional)(size_t) const) {
+    for (size_t i = 0; i < ids.size(); ++i, ++n) {
+      args_[n] = ids[i] ? tensors_[static_cast<size_t>(ids[i].index)] : Tensor{};
+      if (!ids[i] || args_[n].data != nullptr) continue;
+      const TensorInfo& info = graph_->Info(ids[i]);
+      LW_CHECK(info.role == Role::kExternal && (*node.op.*optional)(i), node.op->name(), ": ",
+               info.name, " has no memory: it was not bound");
+      args_[n] = Tensor{};
     }
   };
-  resolve(node.inputs);
-  resolve(node.outputs);
+  resolve(node.inputs, &Op::OptionalInput);
+  resolve(node.outputs, &Op::OptionalOutput);
   const std::span<const Tensor> all(args_.data(), n);
   node.op->Run({.parallel = parallel,
                 .in = all.first(node.inputs.size()),

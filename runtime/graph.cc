@@ -13,6 +13,10 @@ size_t Op::WorkspaceBytes(std::span<const Tensor>, std::span<const Tensor>, size
   return 0;
 }
 
+bool Op::OptionalInput(size_t) const { return false; }
+
+bool Op::OptionalOutput(size_t) const { return false; }
+
 int Op::InPlaceInput(size_t) const { return -1; }
 
 void Op::Differentiate(GradBuilder&, const Node&) const {

@@ -15,8 +15,9 @@ namespace lanewise::runtime {
 
 class GradBuilder;
 
-// What a node works on. Optional tensors that are absent have null data. The workspace is private
-// to the node and uninitialized; it has the bytes that WorkspaceBytes asked for, aligned to 64.
+// What a node works on. Optional tensors that are absent, or external and not bound, have null
+// data. The workspace is private to the node and uninitialized; it has the bytes that
+// WorkspaceBytes asked for, aligned to 64.
 struct OpArgs {
   const Parallel& parallel;
   std::span<const Tensor> in;
@@ -49,6 +50,9 @@ class Op {
   // data.
   virtual size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,
                                 size_t workers) const;
+  // Whether an external input or output may be left unbound in a run: it then has null data.
+  virtual bool OptionalInput(size_t input) const;
+  virtual bool OptionalOutput(size_t output) const;
   // The input whose memory output `output` may take over when it is not needed later, or -1.
   virtual int InPlaceInput(size_t output) const;
   // Appends the nodes that turn the gradients of node.outputs into gradients of node.inputs.

@@ -64,6 +64,7 @@ class CachedAttentionOp final : public Op {
  public:
   CachedAttentionOp(const AttentionShape& shape, bool slide) : shape_(shape), slide_(slide) {}
   std::string_view name() const override { return "cached attention"; }
+  bool OptionalInput(size_t input) const override { return input == 1 || input == 2; }
 
   // Scratch of the workers, then the parts of all chunks.
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor> out,

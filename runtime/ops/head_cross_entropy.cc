@@ -27,6 +27,8 @@ class HeadCrossEntropyOp final : public Op {
   std::string_view name() const override {
     return gradients_ ? "head + cross_entropy + backward" : "head + cross_entropy";
   }
+  bool OptionalInput(size_t input) const override { return input == 3 && !gradients_; }
+  bool OptionalOutput(size_t output) const override { return output < 2; }
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
                         size_t workers) const override {

@@ -20,6 +20,7 @@ class RopeTableOp final : public Op {
  public:
   RopeTableOp(size_t sequences, double theta) : sequences_(sequences), theta_(theta) {}
   std::string_view name() const override { return "rope table"; }
+  bool OptionalInput(size_t) const override { return true; }
 
   void Run(const OpArgs& args) const override {
     const Mat<float> table = args.out[0].F32();

@@ -12,6 +12,7 @@ namespace {
 class SelectLastOp final : public Op {
  public:
   std::string_view name() const override { return "select_last"; }
+  bool OptionalInput(size_t input) const override { return input == 1; }
 
   void Run(const OpArgs& args) const override {
     const Mat<const float> x = args.in[0].F32();

@@ -76,6 +76,7 @@ class TokenShiftBackwardOp final : public Op {
  public:
   explicit TokenShiftBackwardOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "token_shift backward"; }
+  bool OptionalInput(size_t input) const override { return input == 7; }
   int InPlaceInput(size_t output) const override { return output == 0 ? 11 : -1; }
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
@@ -109,6 +110,8 @@ class TokenShiftOp final : public Op {
  public:
   explicit TokenShiftOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "token_shift"; }
+  bool OptionalInput(size_t input) const override { return input == 7 || input == 8; }
+  bool OptionalOutput(size_t output) const override { return output == 3; }
 
   void Run(const OpArgs& args) const override {
     const Sizes s(args.in[0], sequences_, false);
@@ -150,6 +153,7 @@ class ChannelShiftBackwardOp final : public Op {
  public:
   explicit ChannelShiftBackwardOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "channel_shift backward"; }
+  bool OptionalInput(size_t input) const override { return input == 2; }
   int InPlaceInput(size_t output) const override { return output == 0 ? 4 : -1; }
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
@@ -180,6 +184,8 @@ class ChannelShiftOp final : public Op {
  public:
   explicit ChannelShiftOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "channel_shift"; }
+  bool OptionalInput(size_t input) const override { return input == 2 || input == 3; }
+  bool OptionalOutput(size_t output) const override { return output == 1; }
 
   void Run(const OpArgs& args) const override {
     const Sizes s(args.in[0], sequences_, false);

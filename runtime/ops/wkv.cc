@@ -46,6 +46,7 @@ class WkvBackwardOp final : public Op {
  public:
   explicit WkvBackwardOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "wkv backward"; }
+  bool OptionalInput(size_t input) const override { return input == WkvInput::kLengths; }
   int InPlaceInput(size_t output) const override {
     return output < 4 ? static_cast<int>(output) : -1;
   }
@@ -186,6 +187,10 @@ class WkvOp final : public Op {
  public:
   explicit WkvOp(size_t sequences) : sequences_(sequences) {}
   std::string_view name() const override { return "wkv"; }
+  bool OptionalInput(size_t input) const override {
+    return input == WkvInput::kLengths || input == WkvInput::kCount;
+  }
+  bool OptionalOutput(size_t output) const override { return output == 1; }
 
   size_t WorkspaceBytes(std::span<const Tensor> in, std::span<const Tensor>,
                         size_t) const override {

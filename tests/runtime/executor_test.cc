@@ -1,0 +1,66 @@
+// What the executor says of a run that cannot be, and what it runs with: its memory and profiler.
+#include "runtime/executor.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <memory>
+#include <sstream>
+#include <vector>
+
+#include "runtime/arena.h"
+#include "runtime/check.h"
+#include "runtime/ops/add.h"
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/head_cross_entropy.h"
+#include "runtime/profiler.h"
+
+namespace lanewise::runtime {
+namespace {
+
+TEST_CASE("an external tensor that was not bound is an error, unless it is optional") {
+  Graph g;
+  const size_t rows = 6;
+  const TensorId ids = g.External("ids", rows, 1, DType::kInt32);
+  const TensorId targets = g.External("targets", rows, 1, DType::kInt32);
+  const TensorId scale = g.External("scale", 1, 1);
+  const TensorId nll = g.External("nll", rows, 1), copy = g.External("copy", rows, 5);
+  const TensorId x = Embedding(g, g.Parameter("table", 0, 7, 5, 5), ids);
+  CopyTensor(g, x, copy);
+  HeadCrossEntropy(g, {.x = x,
+                       .w = g.Parameter("head", 35, 5, 7, 7),
+                       .targets = targets,
+                       .scale = scale,
+                       .nll = nll,
+                       .loss = g.External("loss", rows, 1)});
+  g.Differentiate();
+  const auto graph = std::make_shared<const Graph>(g);
+  const auto plan = std::make_shared<const Plan>(MakePlan(g, 1));
+  const std::vector<int32_t> tokens(rows, 1);
+  const std::vector<float> weights(70, 0.1F);
+  const float one = 1;
+  std::vector<float> gradients(70), losses(rows), rows_out(rows * 5);
+  const auto run = [&](TensorId missing) {
+    Executor executor(graph, plan);
+    executor.BindParameters(weights.data(), gradients.data());
+    const auto bind = [&](TensorId id, const void* data) {
+      if (id != missing) executor.Bind(id, data);
+    };
+    bind(ids, tokens.data());
+    bind(targets, tokens.data());
+    bind(scale, &one);
+    bind(nll, losses.data());
+    bind(copy, rows_out.data());
+    executor.Run({});
+  };
+  CHECK_NOTHROW(run({}));  // the loss is optional
+  CHECK_NOTHROW(run(nll));
+  CHECK_THROWS_WITH_AS(run(ids), "embedding: ids has no memory: it was not bound", CheckError);
+  CHECK_THROWS_WITH_AS(run(copy), "copy: copy has no memory: it was not bound", CheckError);
+  for (const TensorId id : {targets, scale}) {
+    CHECK_THROWS_WITH_AS(run(id), doctest::Contains("has no memory: it was not bound"), CheckError);
+  }
+}
+
+}  // namespace
+}  // namespace lanewise::runtime
