@@ -73,6 +73,8 @@ void Executor::RunNode(size_t position, const Parallel& parallel) {
 }
 
 void Executor::Run(const Parallel& parallel, Profiler* profiler, int track) {
+  LW_CHECK(parallel.max_workers() <= plan_->workers, "executor: a run with ",
+           parallel.max_workers(), " workers, its plan is made for ", plan_->workers);
   const ScopedFlushToZero flush;
   for (size_t p = 0; p < plan_->nodes.size(); ++p) {
     if (profiler == nullptr) {

@@ -28,7 +28,8 @@ class Executor {
   // training.
   void BindParameters(const Weights& weights, float* gradients);
 
-  // Runs all nodes. profiler may be null; `track` labels its zones.
+  // Runs all nodes, with no more workers than the plan was made for. profiler may be null; `track`
+  // labels its zones.
   void Run(const Parallel& parallel, Profiler* profiler = nullptr, int track = 0);
 
   const Graph& graph() const { return *graph_; }

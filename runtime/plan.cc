@@ -58,6 +58,7 @@ class Planner {
   Planner(const Graph& graph, size_t workers) : graph_(graph), workers_(workers) {}
 
   Plan Make() {
+    plan_.workers = workers_;
     plan_.nodes = LiveNodes(graph_);
     FindLifetimes();
     ShareInPlace();

@@ -19,6 +19,7 @@ struct Plan {
   std::vector<size_t> workspace_offset;  // by position in `nodes`
   std::vector<size_t> workspace_bytes;
   size_t arena_bytes = 0;  // the known peak
+  size_t workers = 0;      // as MakePlan was told: workspaces are large enough for so many
 };
 
 // `workers`: the largest number of workers that operations will get.

@@ -62,5 +62,14 @@ TEST_CASE("an external tensor that was not bound is an error, unless it is optio
   }
 }
 
+TEST_CASE("more workers than the plan was made for are an error") {
+  Graph g;
+  CopyTensor(g, g.External("in", 4, 4), g.External("out", 4, 4));
+  Executor executor(std::make_shared<const Graph>(g), std::make_shared<const Plan>(MakePlan(g, 1)));
+  const Scheduler scheduler(2);
+  CHECK_THROWS_WITH_AS(executor.Run(scheduler.All()),
+                       "executor: a run with 2 workers, its plan is made for 1", CheckError);
+}
+
 }  // namespace
 }  // namespace lanewise::runtime
