@@ -88,8 +88,8 @@ TensorId Graph::View(TensorId base, size_t col, size_t cols) {
   const TensorInfo info = Info(base);
   LW_CHECK(!info.view_of && info.role == Role::kActivation, info.name,
            ": a view needs an activation that is no view itself");
-  LW_CHECK(col + cols <= info.cols, info.name, ": view of columns [", col, ", ", col + cols,
-           ") of ", info.cols);
+  LW_CHECK(col <= info.cols && cols <= info.cols - col, info.name, ": view of ", cols,
+           " columns from ", col, " on, it has ", info.cols);
   return New({.name = info.name,
               .dtype = info.dtype,
               .role = Role::kActivation,
@@ -110,6 +110,14 @@ Tensor Graph::Shape(TensorId id) const {
   if (!id) return {};
   const TensorInfo& info = Info(id);
   return {nullptr, info.dtype, info.rows, info.cols, info.stride};
+}
+
+void Graph::CheckType(std::string_view op, TensorId id, DType dtype) const {
+  if (!id) return;
+  LW_CHECK(Info(id).dtype == dtype, op, ": ", Info(id).name, " is not ",
+           dtype == DType::kFloat32 ? "float32"
+           : dtype == DType::kInt32 ? "int32"
+                                    : "bf16");
 }
 
 void Graph::Differentiate() {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -54,6 +55,8 @@ class Graph {
 
   // The tensor without memory, as WorkspaceBytes and Cost want it.
   Tensor Shape(TensorId id) const;
+  // Refuses a tensor that operation `op` cannot work with. No tensor is no mistake.
+  void CheckType(std::string_view op, TensorId id, DType dtype = DType::kFloat32) const;
 
  private:
   friend class GradBuilder;

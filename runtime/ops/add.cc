@@ -67,6 +67,7 @@ class CopyOp final : public Op {
 void AddTensors(Graph& graph, TensorId a, TensorId b, TensorId out) {
   CheckSame("add", graph.Info(a), graph.Info(b));
   CheckSame("add", graph.Info(a), graph.Info(out));
+  for (const TensorId id : {a, b, out}) graph.CheckType("add", id);
   graph.Add(std::make_shared<AddOp>(), {a, b}, {out});
 }
 
@@ -79,6 +80,7 @@ TensorId Add(Graph& graph, TensorId a, TensorId b) {
 
 void CopyTensor(Graph& graph, TensorId a, TensorId out) {
   CheckSame("copy", graph.Info(a), graph.Info(out));
+  graph.CheckType("copy", out, graph.Info(a).dtype);
   graph.Add(std::make_shared<CopyOp>(), {a}, {out});
 }
 

@@ -262,6 +262,7 @@ void AttentionShape::Check(std::string_view name, const TensorInfo& qkv) const {
 TensorId Attention(Graph& graph, TensorId qkv, const AttentionShape& shape) {
   const TensorInfo info = graph.Info(qkv);
   shape.Check("attention", info);
+  graph.CheckType("attention", qkv);
   const TensorId out =
       graph.Activation("attention", info.rows, shape.heads * shape.HeadDim(info.cols));
   const TensorId lse =

@@ -270,6 +270,7 @@ TensorId CachedAttention(Graph& graph, const CachedAttentionArgs& args) {
   const TensorInfo info = graph.Info(args.qkv);
   const AttentionShape& shape = args.shape;
   shape.Check("cached attention", info);
+  graph.CheckType("cached attention", args.qkv);
   const size_t head_dim = shape.HeadDim(info.cols);
   const TensorInfo k = graph.Info(args.keys);
   const TensorInfo v = graph.Info(args.values);

@@ -59,8 +59,11 @@ TensorId Dropout(Graph& graph, TensorId x, float p, TensorId key, uint32_t strea
                  TensorId residual) {
   LW_CHECK(p >= 0 && p < 1, "dropout: p is ", p, ", not in [0, 1)");
   const TensorInfo info = graph.Info(x);
-  LW_CHECK(graph.Info(key).rows == 4, "dropout: the key has ", graph.Info(key).rows,
-           " words, not 4");
+  const TensorInfo& words = graph.Info(key);
+  LW_CHECK(words.rows == 4 && words.cols == 1, "dropout: the key is [", words.rows, ", ",
+           words.cols, "], not [4, 1]");
+  graph.CheckType("dropout", key, DType::kInt32);
+  graph.CheckType("dropout", x);
   const TensorId y = graph.Activation("dropout", info.rows, info.cols);
   graph.Add(std::make_shared<DropoutOp>(p, stream, false), {x, key}, {y});
   return residual ? Add(graph, y, residual) : y;

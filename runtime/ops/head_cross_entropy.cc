@@ -168,8 +168,19 @@ void HeadCrossEntropy(Graph& graph, const HeadCrossEntropyArgs& args) {
   LW_CHECK(x.cols == in, "head_cross_entropy: x has ", x.cols, " columns, ", w.name, " is [",
            w.rows, ", ", w.cols, "]");
   const TensorInfo& targets = graph.Info(args.targets);
-  LW_CHECK(targets.rows == x.rows && targets.dtype == DType::kInt32,
+  LW_CHECK(targets.rows == x.rows && targets.cols == 1 && targets.dtype == DType::kInt32,
            "head_cross_entropy: ", targets.rows, " targets for ", x.rows, " rows");
+  const auto check = [&](TensorId id, size_t rows) {
+    if (!id) return;
+    const TensorInfo& info = graph.Info(id);
+    LW_CHECK(info.rows == rows && info.cols == 1 && info.dtype == DType::kFloat32,
+             "head_cross_entropy: ", info.name, " is [", info.rows, ", ", info.cols,
+             "], wanted float32 [", rows, ", 1]");
+  };
+  check(args.scale, 1);
+  check(args.nll, x.rows);
+  check(args.loss, x.rows);
+  graph.CheckType("head_cross_entropy", args.x);
   LW_CHECK(args.smoothing >= 0 && args.smoothing < 1, "head_cross_entropy: label smoothing ",
            args.smoothing, " is not in [0, 1)");
   graph.Add(std::make_shared<HeadCrossEntropyOp>(args.layout, args.smoothing, false),

@@ -89,6 +89,7 @@ TensorId LayerNorm(Graph& graph, TensorId x, TensorId w, TensorId b, float eps) 
              param.rows, ", ", param.cols, "], x has ", info.cols, " columns");
   }
   LW_CHECK(eps > 0, "layer_norm: eps is ", eps);
+  graph.CheckType("layer_norm", x);
   const TensorId y = graph.Activation("layer_norm", info.rows, info.cols);
   const TensorId mean = graph.Activation("mean", info.rows, 1);
   const TensorId rstd = graph.Activation("rstd", info.rows, 1);

@@ -134,6 +134,8 @@ size_t CheckedColumns(const Graph& graph, TensorId x, TensorId w, bool transpose
   LW_CHECK(in.cols == (transposed ? weight.cols : weight.rows), "matmul: x has ", in.cols,
            " columns, ", weight.name, " is [", weight.rows, ", ", weight.cols, "]",
            transposed ? " (out, in)" : " (in, out)");
+  graph.CheckType("matmul", x);
+  LW_CHECK(weight.dtype != DType::kInt32, "matmul: ", weight.name, " is int32");
   return transposed ? weight.rows : weight.cols;
 }
 
@@ -147,6 +149,7 @@ TensorId Matmul(Graph& graph, TensorId x, TensorId w, WeightLayout layout, Tenso
     const TensorInfo& r = graph.Info(residual);
     LW_CHECK(r.rows == in.rows && r.cols == n, "matmul: residual is [", r.rows, ", ", r.cols,
              "], the product [", in.rows, ", ", n, "]");
+    graph.CheckType("matmul", residual);
   }
   const TensorId y = graph.Activation(graph.Info(w).name, in.rows, n);
   graph.Add(std::make_shared<MatmulOp>("matmul", transposed, layout), {x, w, residual}, {y});
@@ -159,6 +162,7 @@ void MatmulTo(Graph& graph, TensorId x, TensorId w, WeightLayout layout, TensorI
   const TensorInfo& out = graph.Info(y);
   LW_CHECK(out.rows == graph.Info(x).rows && out.cols == n, "matmul: ", out.name, " is [", out.rows,
            ", ", out.cols, "], the product [", graph.Info(x).rows, ", ", n, "]");
+  graph.CheckType("matmul", y);
   graph.Add(std::make_shared<MatmulOp>("matmul", transposed, layout), {x, w, TensorId()}, {y});
 }
 

@@ -79,6 +79,7 @@ TensorId RmsNorm(Graph& graph, TensorId x, TensorId w, float eps) {
   LW_CHECK(param.rows == 1 && param.cols == info.cols, "rms_norm: ", param.name, " is [",
            param.rows, ", ", param.cols, "], x has ", info.cols, " columns");
   LW_CHECK(eps > 0, "rms_norm: eps is ", eps);
+  graph.CheckType("rms_norm", x);
   const TensorId y = graph.Activation("rms_norm", info.rows, info.cols);
   const TensorId rstd = graph.Activation("rstd", info.rows, 1);
   graph.Add(std::make_shared<RmsNormOp>(eps), {x, w}, {y, rstd});

@@ -105,6 +105,7 @@ TensorId RopeTable(Graph& graph, size_t sequences, size_t steps, size_t head_dim
 TensorId Rope(Graph& graph, TensorId qkv, TensorId table, size_t heads) {
   const TensorInfo info = graph.Info(qkv);
   const TensorInfo angles = graph.Info(table);
+  graph.CheckType("rope", qkv);
   LW_CHECK(heads * angles.cols <= info.cols, "rope: ", heads, " heads of ", angles.cols,
            " columns, x has ", info.cols);
   LW_CHECK(info.rows % angles.rows == 0, "rope: ", info.rows, " rows, the table has ", angles.rows);

@@ -68,6 +68,7 @@ TensorId Softmax(Graph& graph, TensorId x, size_t groups) {
   const TensorInfo info = graph.Info(x);
   LW_CHECK(groups > 0 && info.cols % groups == 0, "softmax: ", info.cols, " columns do not make ",
            groups, " equal groups");
+  graph.CheckType("softmax", x);
   const TensorId y = graph.Activation("softmax", info.rows, info.cols);
   graph.Add(std::make_shared<SoftmaxOp>(groups), {x}, {y});
   return y;

@@ -58,6 +58,7 @@ class SwigluOp final : public Op {
 TensorId Swiglu(Graph& graph, TensorId gate_up) {
   const TensorInfo info = graph.Info(gate_up);
   LW_CHECK(info.cols % 2 == 0, "swiglu: gate_up has an odd number of columns: ", info.cols);
+  graph.CheckType("swiglu", gate_up);
   const TensorId h = graph.Activation("swiglu", info.rows, info.cols / 2);
   graph.Add(std::make_shared<SwigluOp>(), {gate_up}, {h});
   return h;

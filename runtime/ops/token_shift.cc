@@ -228,6 +228,8 @@ void CheckShapes(const Graph& graph, const Common& a, std::initializer_list<Tens
   };
   for (const TensorId p : params) check(p, 1, n.cols);
   check(a.lengths, a.sequences, 1);
+  graph.CheckType(a.op, a.n);
+  graph.CheckType(a.op, a.lengths, DType::kInt32);
   check(a.carried_in, a.sequences * a.carried_rows, n.cols);
   check(a.carried_out, a.sequences * a.carried_rows, n.cols);
 }

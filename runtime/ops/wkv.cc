@@ -307,6 +307,7 @@ TensorId Wkv(Graph& graph, const WkvArgs& args) {
   CheckShape(graph, args.time_first, "time_first", 1, r.cols);
   CheckShape(graph, args.decay_scale, "decay_scale", 1, r.cols);
   if (args.lengths) CheckShape(graph, args.lengths, "lengths", args.sequences, 1);
+  graph.CheckType("wkv", args.lengths, DType::kInt32);
   const size_t state_rows = args.sequences * columns;
   if (args.state_in) CheckShape(graph, args.state_in, "state_in", state_rows, r.cols);
   if (args.state_out) CheckShape(graph, args.state_out, "state_out", state_rows, r.cols);

@@ -7,6 +7,7 @@
 
 #include "runtime/check.h"
 #include "runtime/ops/add.h"
+#include "runtime/ops/attention.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/head_cross_entropy.h"
@@ -235,7 +236,48 @@ TEST_CASE("shapes that do not fit are refused with both sizes") {
                        "matmul: y is [4, 7], the product [4, 6]", CheckError);
   CHECK_THROWS_AS(Softmax(g, x, 3), CheckError);
   CHECK_THROWS_AS(g.View(x, 4, 5), CheckError);
+  CHECK_THROWS_WITH_AS(g.View(x, SIZE_MAX, 2), doctest::Contains("x: view of 2 columns from"),
+                       CheckError);
   CHECK_THROWS_AS(Dropout(g, x, 1.0F, w, 0), CheckError);
+  const TensorId key = g.External("key", 4, 1);
+  CHECK_THROWS_WITH_AS(Dropout(g, x, 0.5F, key, 0), "dropout: key is not int32", CheckError);
+}
+
+TEST_CASE("tensors of another type are refused") {
+  Graph g;
+  const TensorId x = g.Activation("x", 4, 12), w = g.Parameter("w", 0, 12, 12, 12);
+  const TensorId ids = g.Activation("ids", 4, 12, DType::kInt32);
+  const TensorId half = g.Activation("half", 4, 12, DType::kBFloat16);
+  CHECK_THROWS_WITH_AS(Matmul(g, ids, w, WeightLayout::kInOut), "matmul: ids is not float32",
+                       CheckError);
+  CHECK_THROWS_WITH_AS(Matmul(g, x, w, WeightLayout::kInOut, ids), "matmul: ids is not float32",
+                       CheckError);
+  CHECK_THROWS_WITH_AS(MatmulTo(g, x, w, WeightLayout::kInOut, half), "matmul: half is not float32",
+                       CheckError);
+  CHECK_THROWS_WITH_AS(Attention(g, ids, {1, 2, 1}), "attention: ids is not float32", CheckError);
+  CHECK_THROWS_WITH_AS(Softmax(g, ids), "softmax: ids is not float32", CheckError);
+  CHECK_THROWS_WITH_AS(CopyTensor(g, x, half), "copy: half is not float32", CheckError);
+  CHECK_THROWS_WITH_AS(Add(g, ids, ids), "add: ids is not float32", CheckError);
+}
+
+TEST_CASE("head and cross-entropy: what does not fit is refused") {
+  Graph g;
+  const TensorId x = g.Activation("x", 6, 5), w = g.Parameter("w", 0, 5, 7, 7);
+  const TensorId targets = g.External("targets", 6, 1, DType::kInt32);
+  const TensorId scale = g.External("scale", 1, 1), one = g.External("one", 1, 1);
+  const HeadCrossEntropyArgs good = {
+      .x = x, .w = w, .targets = targets, .scale = scale, .nll = {}, .loss = {}};
+  const auto refused = [&](const auto& change, const char* message) {
+    HeadCrossEntropyArgs args = good;
+    change(args);
+    CHECK_THROWS_WITH_AS(HeadCrossEntropy(g, args), message, CheckError);
+  };
+  refused([&](auto& a) { a.nll = one; },
+          "head_cross_entropy: one is [1, 1], wanted float32 [6, 1]");
+  refused([&](auto& a) { a.loss = one; },
+          "head_cross_entropy: one is [1, 1], wanted float32 [6, 1]");
+  refused([&](auto& a) { a.scale = targets; },
+          "head_cross_entropy: targets is [6, 1], wanted float32 [1, 1]");
 }
 
 }  // namespace
