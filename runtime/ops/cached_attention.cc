@@ -94,7 +94,8 @@ class CachedAttentionOp final : public Op {
   struct Caches {
     Mat<T> k, v;
   };
-  // Some steps of a window: [begin, begin + width) of each sequence.
+  // Some steps of a window: [begin, begin + width) of each sequence that fits its cache, or of each
+  // that does not.
   struct Window {
     Window(const OpArgs& args, const AttentionShape& shape)
         : qkv(args.in[0].F32()),
@@ -109,8 +110,12 @@ class CachedAttentionOp final : public Op {
     int32_t Length(size_t s) const {
       return lengths ? lengths.Ints()[s] : static_cast<int32_t>(steps);
     }
+    bool Fits(size_t s) const {
+      return static_cast<size_t>(Start(s)) + static_cast<size_t>(Length(s)) <= capacity;
+    }
     // Valid steps of this part.
     size_t Count(size_t s) const {
+      if (Fits(s) != fitting) return 0;
       const auto length = static_cast<size_t>(Length(s));
       return std::min(width, length - std::min(length, begin));
     }
@@ -123,6 +128,7 @@ class CachedAttentionOp final : public Op {
     Mat<float> out;
     Tensor starts, lengths;
     size_t head_dim, steps, capacity;
+    bool fitting = true;
     size_t begin = 0;
     size_t width = 0;
   };
@@ -138,21 +144,27 @@ class CachedAttentionOp final : public Op {
   template <typename T>
   void RunWindow(const OpArgs& args, const Caches<T>& caches) const {
     Window w(args, shape_);
-    bool wraps = false;
+    bool some_fit = false;
+    bool some_wrap = false;
     for (size_t s = 0; s < shape_.sequences; ++s) {
       const int32_t start = w.Start(s);
       const int32_t length = w.Length(s);
       LW_CHECK(start >= 0 && length >= 0 && static_cast<size_t>(length) <= w.steps,
                "cached attention: sequence ", s, " has ", length, " of ", w.steps, " steps from ",
                start);
-      const bool fits = static_cast<size_t>(start) + static_cast<size_t>(length) <= w.capacity;
+      const bool fits = w.Fits(s);
       LW_CHECK(fits || slide_, "cached attention: sequence ", s, " has ", start, " tokens and ",
                length, " new ones, its cache holds ", w.capacity);
-      wraps = wraps || !fits;
+      some_fit = some_fit || fits;
+      some_wrap = some_wrap || !fits;
     }
+    w.width = w.steps;
+    if (some_fit) RunPart(args, w, caches);
+    if (!some_wrap) return;
     // A window that overwrites rows which its earlier tokens still see goes token by token.
-    w.width = wraps ? 1 : w.steps;
-    for (w.begin = 0; w.begin < w.steps; w.begin += w.width) RunPart(args, w, caches);
+    w.fitting = false;
+    w.width = 1;
+    for (; w.begin < w.steps; ++w.begin) RunPart(args, w, caches);
   }
 
   // What one unit works on, in one sequence.
@@ -183,6 +195,7 @@ class CachedAttentionOp final : public Op {
   template <typename T>
   void Append(const Window& w, const Caches<T>& caches, const CachedPartition& cut, size_t s,
               size_t unit) const {
+    if (w.Fits(s) != w.fitting) return;
     const size_t cols = cut.kv_per_unit * w.head_dim;
     const size_t k_col = shape_.heads * w.head_dim + unit * cols;
     const size_t v_col = k_col + shape_.kv_heads * w.head_dim;

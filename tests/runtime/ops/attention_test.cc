@@ -314,5 +314,19 @@ TEST_CASE("cached attention op: a full cache is an error, or slides") {
   }
 }
 
+TEST_CASE("cached attention op: a sequence has the same bits beside one whose cache is full") {
+  const size_t steps = 8, capacity = 16;
+  const Sizes two = {{2, 2, 2}, steps, 16}, one = {{1, 2, 2}, steps, 16};
+  const std::vector<float> text = Random(two.Rows() * two.Width(), 5);
+  const std::vector<float> first(text.begin(), text.begin() + text.size() / 2);
+  CachedRunner both(two, capacity, true, 1, DType::kFloat32);
+  CachedRunner alone(one, capacity, true, 1, DType::kFloat32);
+  for (const int32_t length : {2, 2, 8}) {  // the second sequence has 8 of 16 more each time
+    std::vector<float> beside = both.Run(text, {length, 8});
+    beside.resize(beside.size() / 2);
+    CHECK(beside == alone.Run(first, {length}));
+  }
+}
+
 }  // namespace
 }  // namespace lanewise::runtime
