@@ -83,9 +83,12 @@ MatmulTile MatmulTileSize(bool bf16 = false);
 size_t MatmulScratchBytes(size_t m, size_t n, size_t k, bool bf16 = false);
 
 // Bytes of a core's second-level cache, which blocks are cut for; 256 KiB to 2 MiB are used of it.
-// 0, the default: what CPUID tells, on other CPUs than x86 512 KiB. Neither results nor sizes of
-// scratch depend on it; must not be called while a kernel runs.
+// 0, the default: what CPUID tells, on other CPUs than x86 512 KiB; with the first product of
+// runtime/matmul.h, what the system tells. Neither results nor sizes of scratch depend on it; must
+// not be called while a kernel runs.
 void SetMatmulCacheBytes(size_t bytes);
+// What was set, as far as it is used; 0 for the default.
+size_t MatmulCacheBytes();
 
 // What computes products that may round to bf16. Chosen by the CPU alone, never by timing.
 enum class Bf16Unit : uint8_t {

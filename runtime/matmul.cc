@@ -82,10 +82,13 @@ size_t Boundary(size_t i, size_t parts, size_t size, size_t unit) {
   return std::min(size, (i * units / parts) * unit);
 }
 
-// The system knows the cache also where kernels cannot ask the CPU for it.
+// The system knows the cache also where kernels cannot ask the CPU for it. Who has set a size knows
+// better.
 void TellCache() {
   static const bool told [[maybe_unused]] = [] {
-    kernels::SetMatmulCacheBytes(DescribeMachine().l2_bytes);
+    if (kernels::MatmulCacheBytes() == 0) {
+      kernels::SetMatmulCacheBytes(DescribeMachine().l2_bytes);
+    }
     return true;
   }();
 }

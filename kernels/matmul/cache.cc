@@ -61,4 +61,6 @@ namespace lanewise::kernels {
 
 void SetMatmulCacheBytes(size_t bytes) { matmul::given = bytes == 0 ? 0 : matmul::Usable(bytes); }
 
+size_t MatmulCacheBytes() { return matmul::given; }
+
 }  // namespace lanewise::kernels

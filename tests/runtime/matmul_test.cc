@@ -14,6 +14,14 @@
 namespace lanewise::runtime {
 namespace {
 
+// The first case: the runtime sets the size once in a process.
+TEST_CASE("a cache size that was set before the first product stays") {
+  kernels::SetMatmulCacheBytes(size_t{256} << 10);
+  MatmulScratchBytes(64, 64, 64, 1, false);
+  CHECK(kernels::MatmulCacheBytes() == size_t{256} << 10);
+  kernels::SetMatmulCacheBytes(0);
+}
+
 struct Shape {
   bool transposed_a;  // as in a weight gradient
   size_t m, n, k;
