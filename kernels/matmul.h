@@ -102,8 +102,8 @@ Bf16Unit MatmulBf16Unit();
 bool HasBf16Unit(Bf16Unit unit);
 // "float32", "dot" or "amx".
 const char* Name(Bf16Unit unit);
-// For tests and benches: the named unit, or the CPU's own with "auto". False if the name is
-// unknown. Process-wide; must not be called while a kernel runs.
+// For tests and benches: the named unit (letter case is ignored), or the CPU's own with "" or
+// "auto". False if the name is unknown. Process-wide; must not be called while a kernel runs.
 bool ForceBf16Unit(std::string_view name);
 
 // Computes one range of C. Throws nothing; the caller has checked the shapes.

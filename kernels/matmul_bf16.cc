@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string_view>
 
+#include "kernels/targets.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul_bf16.cc"
 #include "hwy/foreach_target.h"
@@ -87,12 +89,12 @@ const char* Name(Bf16Unit unit) {
 }
 
 bool ForceBf16Unit(std::string_view name) {
-  if (name.empty() || name == "auto") {
+  if (name.empty() || SameName(name, "auto")) {
     forced_unit = -1;
     return true;
   }
   for (const Bf16Unit unit : {Bf16Unit::kFloat32, Bf16Unit::kDot, Bf16Unit::kAmx}) {
-    if (name == Name(unit)) {
+    if (SameName(name, Name(unit))) {
       forced_unit = static_cast<int>(unit);
       return true;
     }

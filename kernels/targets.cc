@@ -43,14 +43,14 @@ int64_t AvailableTargets() {
   return targets;
 }
 
+}  // namespace
+
+constinit const int64_t kStaticTarget = HWY_STATIC_TARGET;
+
 bool SameName(std::string_view a, std::string_view b) {
   return std::ranges::equal(
       a, b, [](unsigned char x, unsigned char y) { return std::toupper(x) == std::toupper(y); });
 }
-
-}  // namespace
-
-constinit const int64_t kStaticTarget = HWY_STATIC_TARGET;
 
 const char* TargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(ThisTarget)()); }
 

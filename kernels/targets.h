@@ -12,6 +12,9 @@ namespace lanewise::kernels {
 // Name of the target that kernels run now, e.g. "AVX3" or "NEON". Names are Highway's.
 const char* TargetName();
 
+// Whether two names are the same but for letter case.
+bool SameName(std::string_view a, std::string_view b);
+
 // Names of the targets that are compiled in and that this CPU has, best first. Never empty, and not
 // changed by ForceTarget.
 std::vector<const char*> SupportedTargetNames();

@@ -49,8 +49,9 @@ size_t ProcBytes(const char* path, const std::string& key) {
 void FailArenaAfter(size_t k) { fail_after = k; }
 
 OutOfMemory::OutOfMemory(const std::string& purpose, size_t bytes)
-    : std::runtime_error(
-          StrCat("out of memory: ", purpose, " needs ", (bytes + 1048575) / 1048576, " MiB")),
+    : std::runtime_error(StrCat("out of memory: ", purpose, " needs ",
+                                bytes / 1048576 + static_cast<size_t>(bytes % 1048576 != 0),
+                                " MiB")),
       bytes_(bytes) {}
 
 Arena::Arena(const std::string& purpose, size_t bytes) : size_(bytes) {

@@ -16,7 +16,7 @@ void Profiler::Record(std::string_view name, int track, Clock::time_point begin,
   const std::lock_guard lock(mutex_);
   if (zones_.size() < capacity_) {
     zones_.push_back({name, track, begin, end});
-  } else {
+  } else if (capacity_ > 0) {
     zones_[next_ % capacity_] = {name, track, begin, end};
   }
   ++next_;

@@ -276,6 +276,9 @@ TEST_CASE("bf16 products: which of them round") {
 
 TEST_CASE("bf16 units: names, and this CPU's own") {
   CHECK_FALSE(ForceBf16Unit("tpu"));
+  CHECK(ForceBf16Unit("Float32"));
+  CHECK(MatmulBf16Unit() == Bf16Unit::kFloat32);
+  CHECK(ForceBf16Unit("AUTO"));
   CHECK(ForceBf16Unit("auto"));
   if (matmul::HasAmx()) {
     CHECK(MatmulBf16Unit() == Bf16Unit::kAmx);

@@ -71,5 +71,21 @@ TEST_CASE("more workers than the plan was made for are an error") {
                        "executor: a run with 2 workers, its plan is made for 1", CheckError);
 }
 
+TEST_CASE("a profiler without room for zones still sums") {
+  Profiler profiler(0);
+  const auto now = Profiler::Clock::now();
+  profiler.Record("one", 0, now, now, {});
+  std::ostringstream trace, summary;
+  profiler.WriteTrace(trace);
+  profiler.WriteSummary(summary, 0);
+  CHECK(trace.str().find("one") == std::string::npos);
+  CHECK(summary.str().find("one") != std::string::npos);
+}
+
+TEST_CASE("the largest arena that can be asked for is out of memory by its true size") {
+  CHECK_THROWS_WITH_AS(Arena("everything", SIZE_MAX),
+                       "out of memory: everything needs 17592186044416 MiB", OutOfMemory);
+}
+
 }  // namespace
 }  // namespace lanewise::runtime
