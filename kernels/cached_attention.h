@@ -5,8 +5,9 @@
 // hold n new tokens, whose own keys and values are already in the cache; query head h uses
 // key/value head h / (heads / kv_heads). Token i sees the cache rows [first, base + i]: base is the
 // row of token 0, first the start of the visible window. Scale 1/sqrt(hd). A token that sees no row
-// (first > base + i) gets NaN. Caches may be bf16, half as much to read; they are widened, and all
-// arithmetic is float32.
+// (first > base + i) gets NaN. A NaN or infinity in a row may reach, besides the tokens that see
+// it, earlier ones of the same call. Caches may be bf16, half as much to read; they are widened,
+// and all arithmetic is float32.
 #ifndef LANEWISE_KERNELS_CACHED_ATTENTION_H_
 #define LANEWISE_KERNELS_CACHED_ATTENTION_H_
 
@@ -18,7 +19,9 @@
 namespace lanewise::kernels {
 
 // Relative to the largest magnitude among the visible values, against reference/cached_attention.h
-// in double on the caches' own values.
+// in double on the caches' own values, for |q_i| |k_j| / sqrt(hd) <= 100 (with more, it grows in
+// proportion). Sums over rows round in one direction where their terms are equal: then by up to
+// 2^-23 more for each visible row (seen: 5e-5 for 4096 rows, 4e-4 for 32768, 2e-3 for 131072).
 inline constexpr double kCachedAttentionTolerance = 1e-5;
 
 // With fewer than this many queries (tokens times query heads) for a key/value head, the cache is

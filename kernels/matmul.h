@@ -113,7 +113,8 @@ void Matmul(const MatmulArgs& args, const MatmulRange& range, std::span<std::byt
 // All of C.
 void Matmul(const MatmulArgs& args, std::span<std::byte> scratch);
 
-// Float32 rounding of sums of up to some thousand terms, relative to their magnitudes.
+// Float32 rounding of sums of up to some thousand terms, relative to their magnitudes. It goes in
+// one direction where the terms are equal: then by up to 2^-24 k more (seen: 1.4e-5 for k = 4096).
 inline constexpr double kMatmulTolerance = 2e-6;
 // The same where both operands are rounded to bf16 (of 8 significant bits, so by up to 1/257 of the
 // value, unless that is below 2^-126 or beyond the largest bf16).

@@ -220,6 +220,31 @@ TEST_CASE("attention: sharp and flat distributions") {
   for (double spread : {0.0, 1e-3, 4.0}) Check(150, 32, 1, spread);
 }
 
+TEST_CASE("attention: the bounds where the terms of long sums are equal") {
+  testing::ForEachTarget([] {
+    constexpr size_t kTokens = 4096, kHeadDim = 8;
+    const double bound = kAttentionTolerance + std::ldexp(kTokens, -23);
+    Problem<float> p(kTokens, kHeadDim, 1);
+    std::fill(p.qkv.begin(), p.qkv.end(), 0.0f);
+    for (size_t t = 0; t < kTokens; ++t) {
+      for (size_t c = 0; c < kHeadDim; ++c) {
+        p.V().Row(t)[c] = 1.3f;
+        p.Dout().Row(t)[c] = 1.3f * static_cast<float>(t + 1);  // all P[i,j] dout_i are 1.3
+      }
+    }
+    RunForward(p, kTokens);
+    RunBackward(p);
+    double worst = 0.0, worst_dv = 0.0;
+    for (size_t t = 0; t < kTokens; ++t) {
+      const auto later = static_cast<double>(kTokens - t);
+      worst = std::max(worst, std::fabs(p.Out().Row(t)[0] - 1.3) / 1.3);
+      worst_dv = std::max(worst_dv, std::fabs(p.Dv().Row(t)[0] - 1.3 * later));
+    }
+    CHECK(worst <= bound);
+    CHECK(worst_dv <= bound * 1.3 * kTokens);
+  });
+}
+
 // The derivative of sum(dout * out) along each input, by central differences.
 TEST_CASE("attention: the reference's gradient against differences in double") {
   for (size_t tokens : {1, 2, 9}) {

@@ -192,6 +192,22 @@ TEST_CASE("cached attention: a window that starts late") {
   }
 }
 
+TEST_CASE("cached attention: the bound where all visible values are equal") {
+  testing::ForEachTarget([] {
+    constexpr size_t kRows = 32768;
+    for (const size_t tokens : {1, 20}) {
+      Problem p({tokens, 8, 1}, 0, kRows - tokens);
+      std::fill(p.q.begin(), p.q.end(), 0.0f);
+      std::fill(p.k.begin(), p.k.end(), 1.0f);
+      std::fill(p.v.begin(), p.v.end(), 1.3f);
+      std::vector<float> scratch = p.Scratch();
+      p.Forward(scratch);
+      const double bound = kCachedAttentionTolerance + std::ldexp(kRows, -23);
+      CHECK(std::fabs(p.Out().Row(tokens - 1)[3] - 1.3) <= bound * 1.3);
+    }
+  });
+}
+
 TEST_CASE("cached attention: no visible key gives NaN") {
   testing::ForEachTarget([] {
     for (size_t tokens : {1, 20}) {

@@ -89,6 +89,25 @@ TEST_CASE("cross_entropy: all sizes, smoothing, ignored rows") {
   });
 }
 
+TEST_CASE("cross_entropy: the bounds where the logits of a long row are equal") {
+  testing::ForEachTarget([] {
+    constexpr size_t kCols = 128256;
+    const double lanes = static_cast<double>(VectorBytes()) / sizeof(float);
+    const double bound = kCrossEntropyTolerance + std::ldexp(kCols / lanes, -23);
+    std::vector<float> z(kCols, -1.3f), loss(1), nll(1);
+    z[7] = 0.0f;
+    const int32_t target = 5;
+    CrossEntropyForwardBackward(AsMat(z, 1, kCols), {&target, 1}, 0.1f, 1.0f, loss, nll);
+    const double other = std::exp(static_cast<double>(-1.3f));
+    const double lse = std::log(1.0 + (kCols - 1) * other);
+    CHECK(std::fabs(nll[0] - (lse + 1.3f)) <= bound * 1.3);
+    const double mean = -1.3f * (1.0 - 1.0 / kCols);
+    CHECK(std::fabs(loss[0] - (lse + 0.9f * 1.3f - 0.1f * mean)) <= bound * 1.3);
+    const double p = std::exp(-1.3f - lse);
+    CHECK(std::fabs(z[0] - (p - 0.1f / kCols)) <= bound * p * 2.3);
+  });
+}
+
 TEST_CASE("cross_entropy: huge logits are stable, NaN and infinity show") {
   testing::ForEachTarget([] {
     constexpr size_t kCols = 37;

@@ -69,6 +69,34 @@ TEST_CASE("Matmul: several blocks in every dimension") {
   });
 }
 
+TEST_CASE("Matmul: the bound where all terms are equal") {
+  testing::ForEachTarget([] {
+    constexpr size_t n = 48;
+    for (const size_t m : {1, 64}) {
+      for (const size_t k : {384, 4096}) {
+        for (const bool transposed : {false, true}) {
+          CAPTURE(m);
+          CAPTURE(k);
+          const std::vector<float> a(m * k, 1.3f), b(k * n, 1.7f);
+          std::vector<float> c(m * n);
+          std::vector<std::byte> scratch(MatmulScratchBytes(m, n, k));
+          Matmul({.a = {a.data(), k, 1},
+                  .b = {.strided = {b.data(), transposed ? 1 : n, transposed ? k : 1}},
+                  .c = c.data(),
+                  .c_stride = n,
+                  .m = m,
+                  .n = n,
+                  .k = k},
+                 scratch);
+          const double expected = static_cast<double>(1.3f) * 1.7f * static_cast<double>(k);
+          const double bound = kMatmulTolerance + std::ldexp(static_cast<double>(k), -24);
+          CHECK(std::fabs(c[n - 1] - expected) <= bound * expected);
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE("Matmul: the residual may be C") {
   testing::ForEachTarget([&] {
     for (const size_t m : {1, 20}) {

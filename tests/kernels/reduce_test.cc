@@ -122,5 +122,18 @@ TEST_CASE("reduce: sums in double, NaN and infinity show") {
   });
 }
 
+TEST_CASE("reduce: the bound of long sums of equal terms") {
+  testing::ForEachTarget([] {
+    constexpr size_t kSize = 1000000;
+    const std::vector<float> x(kSize, 1.3f), y(kSize, 1.7f);
+    const double bound = std::ldexp(kSize, -53);
+    const double square = static_cast<double>(1.3f) * 1.3f, product = 1.3 * 1.7;
+    const double exact = static_cast<double>(1.3f) * 1.7f;
+    CHECK(std::fabs(SumSquares(x) / kSize - square) <= bound * square);
+    CHECK(std::fabs(Dot(x, y) / kSize - exact) <= bound * product);
+    CHECK(std::fabs(Sum(x) / kSize - 1.3f) <= bound);
+  });
+}
+
 }  // namespace
 }  // namespace lanewise::kernels

@@ -108,6 +108,28 @@ TEST_CASE("softmax: all widths and groups, strides, in place, row by row") {
   });
 }
 
+TEST_CASE("softmax: the bounds where the terms of a long run are equal") {
+  testing::ForEachTarget([] {
+    for (const size_t size : {2048, 32768}) {
+      CAPTURE(size);
+      const double lanes = static_cast<double>(VectorBytes()) / sizeof(float);
+      const double bound = kSoftmaxTolerance + std::ldexp(static_cast<double>(size) / lanes, -24);
+      std::vector<float> x(size, -1.3f), y(size);
+      x[7] = 0.0f;
+      SoftmaxForward(AsMat(x, 1, size), AsMat(y, 1, size));
+      const double other = std::exp(static_cast<double>(x[0]));
+      const double expected = other / (1.0 + static_cast<double>(size - 1) * other);
+      CHECK(std::fabs(y[0] - expected) <= bound * expected * 2.3);
+
+      const float p = 1.3f / static_cast<float>(size);
+      std::vector<float> ps(size, p), dy(size, 1.7f), dx(size);
+      SoftmaxBackward(AsMat(ps, 1, size), AsMat(dy, 1, size), AsMat(dx, 1, size));
+      const double sum = static_cast<double>(size) * p * 1.7f;
+      CHECK(std::fabs(dx[0] - p * (1.7f - sum)) <= bound * p * (1.7f + sum));
+    }
+  });
+}
+
 TEST_CASE("softmax: no columns") {
   testing::ForEachTarget([] {
     for (const size_t groups : {1, 2}) {
