@@ -23,7 +23,8 @@ struct AdamWStep {
 };
 
 // Largest error of a parameter relative to |p| + lr, of m relative to |m| + |g|, of v relative to v
-// + g^2.
+// + g^2. What is below 2^-126 may be lost: m and v may be off by 3e-38 more, so that v of a |g|
+// below 1e-17 or so can be 0.
 inline constexpr double kAdamWTolerance = 1e-6;
 
 // g = grad_scale grads; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;

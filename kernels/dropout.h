@@ -12,7 +12,8 @@ namespace lanewise::kernels {
 
 // y[r,c] = x[r,c] / (1 - p) if kept, else 0; y may be x. Element (r,c) uses value (first_row + r) C
 // + c of the key's stream: split rows as you like and pass the number of the first one. It is kept
-// if that value is at least p 2^32, p in [0, 1). Dropped elements are 0 even where x is NaN.
+// if that value is at least p 2^32, rounded down, p in [0, 1). Dropped elements are 0 even where x
+// is NaN.
 void DropoutForward(Mat<const float> x, float p, const RandomKey& key, uint64_t first_row,
                     Mat<float> y);
 

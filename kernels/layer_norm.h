@@ -15,7 +15,8 @@ namespace lanewise::kernels {
 // of y relative to |w| size + |b|, of dx to rstd size (1 + |xhat|) max_c |w dy| (+ |residual|), of
 // dw to the sum of |dy| size over the rows, of db to that of |dy| (dw and db before the call count
 // as one more row). For C <= 1024 and R <= 64; with more, they grow at worst in proportion. Range:
-// sum_c x[r,c]^2 < 1e38, eps >= 1e-30. Where the sum overflows, rstd is 0 and y is b.
+// sum_c x[r,c]^2 < 1e38, eps >= 1e-30. Where that overflows, rstd is 0 and y is b as long as
+// sum_c |x[r,c]| is finite; beyond, y may be NaN.
 inline constexpr double kLayerNormTolerance = 6e-6;
 
 // y [R,C] may be x. w, b [C]. mean, rstd [R] are kept for the backward pass, or empty.

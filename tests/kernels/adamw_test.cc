@@ -81,6 +81,18 @@ TEST_CASE("adamw: three steps, all sizes, partition") {
   });
 }
 
+TEST_CASE("adamw: tiny gradients, whose squares are lost") {
+  testing::ForEachTarget([] {
+    for (const float tiny : {1e-16f, 1e-18f, 1e-20f, 1e-22f}) {
+      std::vector<float> p(1, 1.0f), g(1, tiny), m(1), v(1);
+      AdamWUpdate({}, p, g, m, v);
+      const double square = static_cast<double>(tiny) * tiny;
+      CHECK(std::fabs(v[0] - 1e-3 * square) <= kAdamWTolerance * (1.001 * square) + 3e-38);
+      CHECK(std::fabs(p[0] - 1.0) <= kAdamWTolerance);
+    }
+  });
+}
+
 TEST_CASE("adamw: nothing is written through an empty span") {
   testing::ForEachTarget([] {
     std::vector<float> p(100, 1.0f), g(100, 1.0f), m(100), v(100);

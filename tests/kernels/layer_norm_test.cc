@@ -183,6 +183,11 @@ TEST_CASE("layer_norm: beyond the range of the squares' sum") {
     LayerNormForward(AsMat(x, 1, 20), w, b, kEps, AsMat(y, 1, 20), mean, rstd);
     CHECK(rstd[0] == 0.0f);
     for (const float value : y) CHECK(value == 3.0f);
+    std::fill(x.begin(), x.end(), 1.6e37f);  // their sum is just below the largest float
+    x[7] = -1.6e37f;
+    LayerNormForward(AsMat(x, 1, 20), w, b, kEps, AsMat(y, 1, 20), mean, rstd);
+    CHECK(rstd[0] == 0.0f);
+    for (const float value : y) CHECK(value == 3.0f);
   });
 }
 
