@@ -26,7 +26,8 @@ void Add(std::span<const float> a, std::span<const float> b, std::span<float> y)
 // y = a b, element by element; either may be y.
 void Multiply(std::span<const float> a, std::span<const float> b, std::span<float> y);
 
-// y[c] += sum_r x[r,c], row by row: ((y + x[0]) + x[1]) + ... For partial gradients and biases.
+// y[c] += sum_r x[r,c], row by row: ((y + x[0]) + x[1]) + ... y must not lie in x. For partial
+// gradients and biases.
 void AddRows(Mat<const float> x, std::span<float> y);
 
 // y[c] = sum_r x[r,c] in a fixed tree: the first half of the rows, rounded up to a power of two,

@@ -40,15 +40,18 @@ void TokenShiftForward(Mat<const float> n, Mat<const float> carried,
 
 // dn[t] for t in [t0, t1) is overwritten with residual[t] (data null: zeros; may be dn itself) plus
 // the gradient of the three outputs, whose dxr, dxk, dxv [T,E] must be complete up to row t1 + 3.
-// No gradient flows into carried. sums [6,E] is overwritten with the partial parameter sums of
-// these rows, for TokenShiftParamGradients.
+// dn must be none of these: calls for earlier rows still read them. No gradient flows into carried.
+// sums [6,E] is overwritten with the partial parameter sums of these rows, for
+// TokenShiftParamGradients. Error of dn: at most kTokenShiftTolerance times the sum of
+// |residual[t]| and of the largest |dxr|, |dxk| and |dxv| that enter it.
 void TokenShiftBackward(Mat<const float> n, Mat<const float> carried,
                         const TokenShiftParams<const float>& params, Mat<const float> dxr,
                         Mat<const float> dxk, Mat<const float> dxv, size_t t0, size_t t1,
                         Mat<const float> residual, Mat<float> dn, Mat<float> sums);
 
 // Adds the gradients of the raw parameters to grads from P blocks of partial sums: sums [6*P,E],
-// the blocks added in order.
+// the blocks added in order. Error relative to the norm of each gradient: below 5e-6 for random
+// terms; float32 sums over rows, which round in one direction where the terms are equal.
 void TokenShiftParamGradients(const TokenShiftParams<const float>& params, Mat<const float> sums,
                               const TokenShiftParams<float>& grads);
 

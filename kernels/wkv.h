@@ -29,7 +29,7 @@ inline constexpr size_t kWkvSegment = 64;  // steps between two saved states
 
 struct WkvInputs {
   Mat<const float> r, k, v, d;                    // [T,E]: x_r Wr, x_k Wk, x_v Wv, n lora_a lora_b
-  Mat<const float> write, read;                   // [T,S]: the gates after their softmax
+  Mat<const float> write, read;                   // [T,S], S >= 1: the gates after their softmax
   std::span<const float> decay_base, time_first;  // [E]
   std::span<const float> decay_scale;             // [E]: exp(-slope[head(i)])
 
@@ -79,13 +79,16 @@ struct WkvSave {
   }
 };
 
-// Runs steps [0, length); rows of ry and save from length on become zero. state_in [2S,E] (data
-// null: zeros); state_out [2S,E], the state after step length-1, and save may have null data and
-// are then not written.
+// Runs steps [0, length); rows of ry, save.offset and save.inv_den from length on become zero,
+// states that belong to later steps stay as they were. state_in [2S,E] (data null: zeros);
+// state_out [2S,E], the state after step length-1, and save may have null data and are then not
+// written. Error of ry, inv_den and state_out relative to their norms: below 2e-6 for random
+// inputs; the sums of equal ones round in one direction, then by up to 2^-24 / (1 - a) more.
 void WkvForward(const WkvInputs& in, size_t length, Mat<const float> state_in, Mat<float> ry,
                 Mat<float> state_out, const WkvSave<float>& save);
 
-// What follows the last step of a chunk that is not the last; null data at the end of a window.
+// What follows the last step of a chunk that is not the last: both, since the gradient of the decay
+// needs their product. Null data in both at the end of a window.
 struct WkvEnd {
   Mat<const float> grad;   // [2S,E]: gradient of the state after the last step
   Mat<const float> state;  // [2S,E]: that state
@@ -101,8 +104,11 @@ struct WkvGradients {
 // The true gradient of WkvForward for the same inputs, length and initial state; dry [T,E]. Gate
 // gradients are summed within each kWkvBlock of channels by a fixed tree, and the blocks of a call
 // in order, so that adding the results of one-block calls in order gives the same bits. scratch
-// holds WkvBackwardScratch(S) floats. Error relative to the norm of each gradient: below 5e-5 for
-// decay_*, 1e-4 for the others, up to 8192 steps.
+// holds WkvBackwardScratch(S) floats. Error relative to the norm of each gradient: below 5e-5 for d
+// and decay_base, 1e-4 for the others, up to 8192 steps. But d is a difference, (e - w) sigmoid(-z)
+// with z = decay_base + d_raw: e is the state after the step times its gradient, summed over its
+// rows, w what the step's own token has of it. In a window of a few steps most of e can be w; the
+// error of d and decay_base is then relative to the norm of (|e| + |w|) sigmoid(-z).
 size_t WkvBackwardScratch(size_t slots);
 void WkvBackward(const WkvInputs& in, size_t length, const WkvSave<const float>& saved,
                  const WkvEnd& end, Mat<const float> dry, const WkvGradients& out,
