@@ -1,4 +1,4 @@
-// eval, gradients, generate, info and convert on model files of other programs.
+// eval, gradients, generate and info on model files of other programs.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -227,77 +227,6 @@ TEST_CASE("info describes models of every format") {
   CHECK(Contains(RunLanewise({"info", kGolden + "/llama/llama_gqa_tied.bin"}).output, "llama"));
 }
 
-TEST_CASE("convert says where it writes half precision, which the environment may have asked for") {
-  const TemporaryFolder folder;
-  const RunResult half = RunLanewise({"convert", kChar, folder / "half"},
-                                     {.environment = {{"LANEWISE_DTYPE", "bf16"}}});
-  CHECK(half.messages == "Wrote " + (folder / "half") + ", matrices in bf16\n");
-  const RunResult full = RunLanewise({"convert", kChar, folder / "full"});
-  CHECK(full.messages == "Wrote " + (folder / "full") + "\n");
-}
-
-TEST_CASE("convert: every way there and back gives the same model") {
-  const TemporaryFolder folder;
-  const auto convert = [](const std::vector<std::string>& words) {
-    std::vector<std::string> arguments = {"convert"};
-    arguments.insert(arguments.end(), words.begin(), words.end());
-    return RunLanewise(arguments);
-  };
-  CHECK(convert({kChar, folder / "model"}).code == 0);
-  CHECK(convert({folder / "model", folder / "back.bin"}).code == 0);
-  CHECK(ReadWhole(folder / "back.bin") == ReadWhole(kChar));
-  const Json before = JsonOf({"eval", kChar, "--data", kPrompt, "--json"});
-  CHECK(JsonOf({"eval", folder / "model", "--data", kPrompt, "--json"}) == before);
-
-  const std::string llama = kGolden + "/llama/llama_gqa_tied.bin";
-  CHECK(convert({llama, folder / "llama"}).code == 0);
-  CHECK(convert({folder / "llama", folder / "v1.bin", "--version", "1"}).code == 0);
-  CHECK(convert({folder / "v1.bin", folder / "v0.bin"}).code == 0);
-  CHECK(ReadWhole(folder / "v0.bin").size() == ReadWhole(llama).size());
-
-  // Half the space; loaded as float32 or as bf16 it is the same model, close to the first.
-  CHECK(convert({kChar, folder / "half", "--dtype", "bf16"}).code == 0);
-  CHECK(ReadWhole(folder / "half/model.safetensors").size() <
-        0.7 * static_cast<double>(ReadWhole(folder / "model/model.safetensors").size()));
-  const auto loss = [&](const std::string& model, const std::string& dtype) {
-    return JsonOf({"eval", model, "--data", kPrompt, "--json", "--dtype", dtype})["cross_entropy"]
-        .get<double>();
-  };
-  CHECK(loss(folder / "half", "bf16") ==
-        doctest::Approx(loss(folder / "half", "float32")).epsilon(1e-5));
-  CHECK(loss(folder / "half", "bf16") ==
-        doctest::Approx(loss(folder / "model", "bf16")).epsilon(1e-5));
-  CHECK(loss(folder / "half", "bf16") ==
-        doctest::Approx(before["cross_entropy"].get<double>()).epsilon(0.02));
-  CHECK(loss(folder / "half", "float32") != before["cross_entropy"].get<double>());
-  CHECK(convert({kChar, folder / "half.bin", "--dtype", "bf16"}).code == 2);
-
-  CHECK(convert({kChar, folder / "model"}).code == 2);
-  CHECK(convert({kChar, folder / "back.bin"}).code == 2);
-  CHECK(convert({kChar, folder / "back.bin", "--force"}).code == 0);
-  CHECK(convert({kChar, folder / "x.bin", "--version", "1"}).code == 2);
-  CHECK(convert({kChar, folder / "none/x.bin"}).code == 0);
-  CHECK(convert({kChar, folder / "none/x.bin/y.bin"}).code == 4);
-}
-
-TEST_CASE("convert makes no folder for what it refuses") {
-  const TemporaryFolder folder;
-  const std::string model = folder / "model";
-  REQUIRE(RunLanewise({"convert", kGolden + "/llama/llama_gqa_tied.bin", model}).code == 0);
-  std::filesystem::remove(model + "/MANIFEST.json");
-  Json config = Json::parse(ReadWhole(model + "/config.json"));
-  config["rope_theta"] = 500;
-  folder.Write("model/config.json", config.dump());
-  CheckRefusal({"convert", model, folder / "new/a/b.bin"}, 2, {"rope_theta"});
-  CheckRefusal(
-      {"convert", kGolden + "/llama/llama_gqa_tied.bin", folder / "new/a", "--version", "1"}, 2,
-      {"--version"});
-  CHECK_FALSE(std::filesystem::exists(folder / "new"));
-  std::filesystem::create_symlink("none/model", folder / "link");
-  CheckRefusal({"convert", model, folder / "link"}, 2, {"/link is a symbolic link to none/model"});
-  CHECK(RunLanewise({"convert", model, folder / "new/a/b"}).code == 0);
-}
-
 TEST_CASE("convert and info refuse tensors that do not fit the configuration") {
   const TemporaryFolder folder;
   const std::string model = folder / "model", config = model + "/config.json";
@@ -375,27 +304,6 @@ TEST_CASE("a missing tokenizer is said with what helps") {
   std::filesystem::remove(rnn + "/MANIFEST.json");
   std::filesystem::remove(rnn + "/tokenizer.json");
   CheckRefusal({"convert", rnn, folder / "rnn.bin"}, 3, {rnn + ": has no tokenizer", "folder"});
-}
-
-TEST_CASE("bytes that the seed's format has no token for are said") {
-  const TemporaryFolder folder;
-  const std::string run = folder / "run", file = folder / "run.bin";
-  std::string text;
-  for (int i = 0; i < 60; ++i) text += "the quick brown fox jumps\n";
-  const std::string known = folder.Write("known.txt", text);
-  REQUIRE(RunLanewise({"train", "--data",  known,     "--tokenizer", "char",  "--layers", "1",
-                       "--dim", "16",      "--heads", "2",           "--ctx", "8",        "--batch",
-                       "2",     "--steps", "1",       "--out",       run,     "--quiet"})
-              .code == 0);
-  CHECK(Contains(RunLanewise({"convert", run, file}).messages, "outside the model's alphabet"));
-  const std::string data = folder.Write("data.txt", text + "\x01\x02");
-  CHECK(Contains(RunLanewise({"eval", file, "--data", data}).messages, "Note: 2 bytes of "));
-  CHECK_FALSE(Contains(RunLanewise({"eval", file, "--data", known}).messages, "Note"));
-  CHECK_FALSE(Contains(RunLanewise({"eval", run, "--data", data}).messages, "Note"));
-  const std::string words = kGolden + "/slot_rnn/word.bin";
-  const std::string odd = folder.Write("odd.txt", "zyxwv zyxwv ");
-  CHECK(
-      Contains(RunLanewise({"eval", words, "--data", odd}).messages, "Note: 2 tokens of 4 stand"));
 }
 
 TEST_CASE("outputs that are not finite are an error, not a result") {

@@ -112,34 +112,6 @@ TEST_CASE("train, stop, resume, generate, eval") {
         record["train_loss"].get<double>() + 0.5);
 }
 
-TEST_CASE("merges and words are learned from the text, as many as --vocab says") {
-  const TemporaryFolder folder;
-  const std::string data = folder.Write("text.txt", SomeText(400)), run = folder / "run";
-  std::vector<std::string> words = Tiny(data, run, {"--steps", "2", "--vocab", "300"});
-  std::string& kind = *std::ranges::find(words, "char");
-  kind = "bpe";
-  CHECK(Contains(Succeed(words).messages, "bpe tokenizer"));
-  CHECK(Json::parse(Succeed({"info", run, "--json"}).output)["config"]["vocab_size"] == 300);
-  words.insert(words.end(), {"--resume", "--steps", "4"});
-  Succeed(words);
-  CHECK(!Succeed({"generate", run, "--prompt", "the quick", "--tokens", "20"}).output.empty());
-  CheckRefusal({"convert", run, folder / "run.bin"}, 2, {"bpe"});
-  CHECK(Contains(
-      Succeed({"train", "--from", run, "--data", data, "--out", folder / "from", "--steps", "1"})
-          .messages,
-      "bpe tokenizer"));
-
-  words = Tiny(data, folder / "words", {"--steps", "1", "--vocab", "260"});
-  *std::ranges::find(words, "char") = "word";
-  Succeed(words);
-  const std::string tokenizer = ReadWhole(folder / "words/tokenizer.json");
-  CHECK(Json::parse(tokenizer)["words"].size() == 4);
-  for (const std::string& first : {run, folder / "words"}) {
-    Succeed({"train", "--config", first + "/config.json", "--out", first + "2", "--threads", "1"});
-    CHECK(ReadWhole(first + "2/tokenizer.json") == ReadWhole(first + "/tokenizer.json"));
-  }
-}
-
 TEST_CASE("a run's config.json trains the same model again; editing it harms nothing") {
   const TemporaryFolder folder;
   const std::string data = folder.Write("text.txt", SomeText(400));

@@ -247,6 +247,7 @@ TEST_CASE("a sliding text from a saved state ends where positions do") {
       generator.Save(files, "state", 7);
       StringMap metadata = SafetensorsFile::Open(files, "state").metadata();
       metadata["position"] = std::to_string(position);
+      metadata["pending"] = "1";  // as states had it once
       WriteSafetensors(files, "state", session.StateSources(), metadata);
       Session next(*f.model, f.weights.data(), scheduler, {.slide = true});
       Generator again(next, *tiny.tokenizer, f.model->vocab_size(), text);
