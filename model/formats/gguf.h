@@ -9,9 +9,9 @@
 
 namespace lanewise::model {
 
-// Writes the file atomically, and its folder where it is missing; matrices as float32 or bf16, norms as float32. UsageError for models
-// that are no llama, and for tokenizers that llama.cpp has nothing like (word). Without a tokenizer
-// the file has none.
+// Writes the file atomically, and its folder where that is missing: matrices as float32 or bf16,
+// norms as float32. UsageError for models that are no llama, and for tokenizers that llama.cpp has
+// nothing like (word). Without a tokenizer the file has none.
 void WriteGguf(FileSystem& files, const std::string& path, const ModelFile& model, bool bf16);
 
 }  // namespace lanewise::model
