@@ -360,17 +360,18 @@ TEST_CASE("a divergence says which checkpoint there is, and no skipped step has 
   plan.warmup = 0;
   plan.save_every = plan.keep = 1;
   const auto newest = [&] { return *CheckpointStore(*files, setup.run_folder, 1).Latest(); };
+  const auto resume = [&] {
+    Trainer trainer(plan, *tiny.tokenizer, tiny.data, setup);
+    trainer.Resume(LoadCheckpoint(*files, newest().folder));
+    trainer.Run();
+  };
   setup.stop_after = 6;
-  Trainer stopped(plan, *tiny.tokenizer, tiny.data, setup);
-  stopped.Resume(LoadCheckpoint(*files, newest().folder));
-  stopped.Run();
+  resume();
   const uint64_t kept = newest().step;
   CHECK(kept < 8);
   setup.stop_after = 0;
-  Trainer resumed(plan, *tiny.tokenizer, tiny.data, setup);
-  resumed.Resume(LoadCheckpoint(*files, newest().folder));
   const std::string last = "the last checkpoint before is that of step " + std::to_string(kept);
-  CHECK_THROWS_WITH_AS(resumed.Run(), doctest::Contains(last.c_str()), DivergedError);
+  CHECK_THROWS_WITH_AS(resume(), doctest::Contains(last.c_str()), DivergedError);
   CHECK(newest().step == kept);
   plan.save_every = 0;
   setup.run_folder = folder / "fresh";
