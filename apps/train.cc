@@ -121,7 +121,15 @@ void TrainCommand::CheckOptions(FileSystem& files, const Options& options) {
     out_ = positional_;
   }
   if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
+  const auto out_identity = model::GetInfo(files, out_).identity;
   for (const std::string& path : flags_.data()) {
+    if (model::IsDirectory(files, path) && out_identity != decltype(out_identity)() &&
+        model::GetInfo(files, path).identity == out_identity) {
+      throw UsageError("--out " + out_ +
+                       " is the folder of texts itself, whose texts the run's files would be; give "
+                       "the run one of its own, such as --out " +
+                       model::JoinPath(out_, "run"));
+    }
     if (!ReadOnce(files, path)) continue;
     throw UsageError("--data " + path + " is " +
                      (path == "-" ? "standard input" : "a pipe or device") +

@@ -291,8 +291,14 @@ TEST_CASE("a training that cannot write says which checkpoint is left") {
       "the checkpoint of step 3 is intact, go on from it with: lanewise train --resume " + run));
 }
 
-TEST_CASE("a training does not read standard input") {
+TEST_CASE("a training does not read standard input, nor writes among the texts it reads") {
   const TemporaryFolder folder;
+  const std::string text = folder.Write("texts/a.txt", SomeText()), texts = folder / "texts";
+  for (const std::string& out : {texts, texts + "/.", texts + "/"}) {
+    CheckRefusal(Tiny(texts, out), 2, {"--out " + out, "texts itself", "run"});
+  }
+  REQUIRE(RunLanewise(Tiny(texts, texts + "/run")).code == 0);
+  CHECK(RunLanewise({"train", "--resume", texts + "/run", "--steps", "4"}).code == 0);
   CheckRefusal(Tiny("-", folder / "a"), 2, {"--data -", "save it in a file"});
 }
 
