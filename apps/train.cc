@@ -121,10 +121,12 @@ void TrainCommand::CheckOptions(FileSystem& files, const Options& options) {
     out_ = positional_;
   }
   if (out_.empty()) throw UsageError("--out DIR is missing: the folder for the run");
-  const auto out_identity = model::GetInfo(files, out_).identity;
+  model::FileInfo out;  // without an identity where it cannot be seen: writing says why
+  if (files.Info(out_, &out) < 0) out = {};
   for (const std::string& path : flags_.data()) {
-    if (model::IsDirectory(files, path) && out_identity != decltype(out_identity)() &&
-        model::GetInfo(files, path).identity == out_identity) {
+    if (out.kind == model::FileInfo::Kind::kDirectory &&
+        out.identity != model::FileInfo().identity &&
+        model::GetInfo(files, path).identity == out.identity) {
       throw UsageError("--out " + out_ +
                        " is the folder of texts itself, whose texts the run's files would be; give "
                        "the run one of its own, such as --out " +
