@@ -236,8 +236,9 @@ TEST_CASE("a signal ends the wait for a text that nobody writes, and what only m
   const std::string pipe = folder / "pipe";
   REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
   const auto stopped = [&](const std::string& signal, const std::vector<std::string>& words) {
+    // Without --foreground the program would have the signal twice, and end without a word.
     std::vector<std::string> all = {
-        "/usr/bin/timeout", "--preserve-status", "-s", signal, "0.5", kProgram};
+        "/usr/bin/timeout", "--foreground", "--preserve-status", "-s", signal, "0.5", kProgram};
     all.insert(all.end(), words.begin(), words.end());
     const RunResult result = RunProcess(all);
     CHECK(Contains(result.messages, "Stopped by"));
