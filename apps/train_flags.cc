@@ -35,8 +35,9 @@ void TrainFlags::Declare(Options& options) {
 }
 
 int32_t TrainFlags::MaxVocab() const {
-  constexpr int64_t kMost = 150'000;  // of words or merges; more entries stay empty
-  return static_cast<int32_t>(std::min(options_.sizes.vocab.value_or(0), kMost));
+  // More entries stay empty.
+  const int64_t most = model::kMostEntries;
+  return static_cast<int32_t>(std::min(options_.sizes.vocab.value_or(0), most));
 }
 
 void TrainFlags::DeclareModel(Options& options) {

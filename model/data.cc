@@ -75,8 +75,6 @@ std::string WhatElse(std::string_view text) {
   return LooksLikeText(text) ? "" : "holds zero bytes, as binary files do";
 }
 
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
-
 // `position`, moved forward out of a UTF-8 sequence.
 size_t CutPosition(std::string_view text, size_t position) {
   for (int i = 0; i < 3 && position < text.size() && IsContinuation(text[position]); ++i)

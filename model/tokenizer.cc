@@ -29,8 +29,6 @@ size_t SequenceLength(unsigned char lead) {
   return 1;
 }
 
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
-
 }  // namespace
 
 std::unique_ptr<TokenDecoder> MakePlainDecoder(const Tokenizer& tokenizer) {

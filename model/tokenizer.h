@@ -53,6 +53,13 @@ class Tokenizer {
   virtual Json ToJson() const = 0;
 };
 
+// A byte of a UTF-8 character that is not its first.
+inline bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
+
+// Entries that a word or bpe vocabulary may have: what a tokenizer.json can hold, whatever they
+// are.
+inline constexpr int32_t kMostEntries = 150'000;
+
 struct TokenizerOptions {
   // Entries of a word or bpe vocabulary, bytes included; 0 chooses by the size of the text.
   int32_t max_vocab = 0;

@@ -12,9 +12,8 @@
 namespace lanewise::model {
 namespace {
 
-constexpr int32_t kSpecial = 3 + 256;      // <unk>, <s>, </s> and the bytes
-constexpr int32_t kMostEntries = 150'000;  // what a tokenizer.json can hold
-constexpr size_t kLongestPiece = 32;       // bytes that a counted word has at most
+constexpr int32_t kSpecial = 3 + 256;  // <unk>, <s>, </s> and the bytes
+constexpr size_t kLongestPiece = 32;   // bytes that a counted word has at most
 
 enum class Kind { kSpace, kLetter, kDigit, kOther };
 
@@ -24,8 +23,6 @@ Kind KindOf(char c) {
   if (byte >= 0x80 || std::isalpha(byte) != 0) return Kind::kLetter;
   return std::isdigit(byte) != 0 ? Kind::kDigit : Kind::kOther;
 }
-
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
 // Calls word(piece) for pieces of text within which pairs merge: letters, one digit, runs of one
 // other character or of several, each with the space before it; spaces before these. An apostrophe

@@ -19,8 +19,6 @@ constexpr int32_t kFirstText = kFirstByte + 256;
 constexpr size_t kMostKnown = size_t{1} << 16;
 constexpr size_t kLongestKnown = 32;
 
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
-
 // Merges the symbols of one segment of text. Kept between segments for its memory.
 class Merger {
  public:

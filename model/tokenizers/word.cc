@@ -10,9 +10,8 @@ namespace lanewise::model {
 namespace {
 
 constexpr int32_t kBytes = 256;
-constexpr size_t kLongestWord = 64;        // of a vocabulary entry, its space included
-constexpr size_t kLongestSeedWord = 63;    // the seed drops what follows
-constexpr int32_t kMostEntries = 150'000;  // what a tokenizer.json can hold, whatever the words are
+constexpr size_t kLongestWord = 64;      // of a vocabulary entry, its space included
+constexpr size_t kLongestSeedWord = 63;  // the seed drops what follows
 
 // Calls word(piece) for each word with the space before it, and separator(c) for the other bytes.
 template <typename Word, typename Separator>
